@@ -1,0 +1,381 @@
+"""Time the hidden Markov kernels against other programs, interleaved in one process.
+
+    python benchmarks/speed_kernels.py [--quick] [--gates 1 24] [--seconds 2] [--write]
+
+Prints a table; ``--write`` also writes it to ``benchmarks/results/speed_kernels.md``. One thread,
+one CPU. Each program is called once to compile and warm up; then, in random order, all programs
+are called again and again, and medians are compared. What a program can prepare once per recording
+(compiling, counting equal bins, constants) is not timed; what it must do for every new set of
+parameters is. Ours, and one JAX scan, have the switches inside bins; the others compute the plain
+chain, one state per bin, which is less work. Programs of one kind must agree, or the run fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import expm
+from scipy.special import gammaln
+
+Array = NDArray[np.float64]
+Task = Callable[[], Any]
+
+WIDTH_S = 0.01
+CELLS = ((2, 6_000), (3, 6_000), (5, 6_000), (3, 600_000))
+TASKS = ("log-likelihood", "+ gradient", "posterior", "Viterbi")
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_X64": "1",
+}
+RESULT = Path(__file__).parent / "results" / "speed_kernels.md"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A recording with known parameters."""
+
+    counts: NDArray[np.int64]
+    gate_rate_per_s: Array
+    transition_rate_per_s: Array
+    transition: Array
+    initial: Array
+
+    @property
+    def means(self) -> Array:
+        """Expected counts per bin, shape (n_states, n_gates)."""
+        return self.gate_rate_per_s * WIDTH_S
+
+    @property
+    def log_constant(self) -> float:
+        """Sum of the logarithms of the factorials, the same for all parameters."""
+        return float(gammaln(self.counts + 1.0).sum())
+
+
+def ours(problem: Problem) -> dict[str, Task]:
+    """Return the four tasks of this project's kernel."""
+    from pncbayes.hmm.likelihood import BinnedLikelihood
+
+    likelihood = BinnedLikelihood(problem.counts, WIDTH_S)
+    arguments = problem.gate_rate_per_s, problem.transition_rate_per_s
+    return {
+        "log-likelihood": lambda: likelihood.value(*arguments),
+        "+ gradient": lambda: likelihood.gradient(*arguments),
+        "posterior": lambda: likelihood.smooth(*arguments),
+        "Viterbi": lambda: likelihood.most_probable_path(*arguments),
+    }
+
+
+def load(name: str) -> Any:
+    """Import a program only when it runs, after threads and precision are set."""
+    return importlib.import_module(name)
+
+
+def simulate(n_states: int, n_bins: int, n_gates: int, *, seed: int) -> Problem:
+    """Draw 200 down to 20 counts per bin; dwells of a second on average, ending inside bins."""
+    random = np.random.default_rng(seed)
+    rates = np.geomspace(200.0, 20.0, n_states) / WIDTH_S
+    decay = np.exp(-np.arange(n_gates) / np.linspace(8.0, 2.0, n_states)[:, None])
+    gate_rate = rates[:, None] * decay / decay.sum(1, keepdims=True)
+    duration_s = n_bins * WIDTH_S
+    dwells_s = random.exponential(1.0, int(2 * duration_s) + 100)
+    states = np.cumsum(random.integers(1, n_states, dwells_s.size)) % n_states
+    ends_s = np.append(0.0, np.cumsum(dwells_s))
+    edges_s = np.arange(n_bins + 1) * WIDTH_S
+    occupied_s = np.zeros((n_bins, n_states))
+    for state in range(n_states):
+        so_far_s = np.append(0.0, np.cumsum(np.where(states == state, dwells_s, 0.0)))
+        occupied_s[:, state] = np.diff(np.interp(edges_s, ends_s, so_far_s))
+    counts = random.poisson(np.maximum(occupied_s, 0.0) @ gate_rate)
+    generator = np.full((n_states, n_states), 1.0 / (n_states - 1))
+    np.fill_diagonal(generator, -1.0)
+    return Problem(
+        counts=counts,
+        gate_rate_per_s=gate_rate,
+        transition_rate_per_s=np.where(np.eye(n_states, dtype=bool), 0.0, generator),
+        transition=expm(generator * WIDTH_S),
+        initial=np.full(n_states, 1.0 / n_states),
+    )
+
+
+def hmmlearn_public(problem: Problem) -> dict[str, Task]:
+    model = load("hmmlearn.hmm").PoissonHMM(
+        n_components=len(problem.initial), init_params="", params=""
+    )
+    model.n_features = problem.counts.shape[1]
+    model.startprob_, model.transmat_ = problem.initial, problem.transition
+    model.lambdas_ = problem.means
+    return {
+        "log-likelihood": lambda: model.score(problem.counts),
+        "posterior": lambda: model.predict_proba(problem.counts),
+        "Viterbi": lambda: model.predict(problem.counts),
+    }
+
+
+def hmmlearn_core(problem: Problem) -> dict[str, Task]:
+    """hmmlearn's compiled core, fed by one matrix product: how fast it could be."""
+    core = load("hmmlearn._hmmc")
+    counts = problem.counts.astype(np.float64)
+    constant = problem.log_constant
+
+    def log_emission() -> Array:
+        return np.ascontiguousarray(counts @ np.log(problem.means).T - problem.means.sum(1))
+
+    def scaled() -> tuple[Array, Array]:
+        log = log_emission()
+        largest = log.max(1)
+        return np.exp(log - largest[:, None]), largest
+
+    def forward() -> float:
+        emission, largest = scaled()
+        found = core.forward_scaling(problem.initial, problem.transition, emission)[0]
+        return float(found + largest.sum() - constant)
+
+    def smooth() -> Array:
+        emission, _ = scaled()
+        _, rows, scales = core.forward_scaling(problem.initial, problem.transition, emission)
+        columns = core.backward_scaling(problem.initial, problem.transition, emission, scales)
+        joint: Array = rows * columns
+        return joint / joint.sum(1, keepdims=True)
+
+    logs = np.log(problem.initial), np.log(problem.transition)
+    return {
+        "log-likelihood": forward,
+        "posterior": smooth,
+        "Viterbi": lambda: core.viterbi(*logs, log_emission()),
+    }
+
+
+def dynamax(problem: Problem) -> dict[str, Task]:
+    jax, jnp = load("jax"), load("jax.numpy")
+    model = load("dynamax.hidden_markov_model").PoissonHMM(
+        len(problem.initial), emission_dim=problem.counts.shape[1]
+    )
+    parameters, _ = model.initialize(
+        jax.random.PRNGKey(0),
+        initial_probs=jnp.asarray(problem.initial),
+        transition_matrix=jnp.asarray(problem.transition),
+        emission_rates=jnp.asarray(problem.means),
+    )
+    counts = jnp.asarray(problem.counts)
+    value = jax.jit(model.marginal_log_prob)
+    both = jax.jit(jax.value_and_grad(model.marginal_log_prob))
+    smooth, path = jax.jit(model.smoother), jax.jit(model.most_likely_states)
+    return {
+        "log-likelihood": lambda: jax.block_until_ready(value(parameters, counts)),
+        "+ gradient": lambda: jax.block_until_ready(both(parameters, counts)),
+        "posterior": lambda: jax.block_until_ready(smooth(parameters, counts)),
+        "Viterbi": lambda: jax.block_until_ready(path(parameters, counts)),
+    }
+
+
+def jax_scan(problem: Problem) -> dict[str, Task]:
+    jax, jnp = load("jax"), load("jax.numpy")
+    counts, constant = jnp.asarray(problem.counts, float), problem.log_constant
+
+    def function(means: Any, transition: Any) -> Any:
+        log = counts @ jnp.log(means).T - means.sum(1)
+        largest = jax.lax.stop_gradient(log.max(1))
+
+        def step(row: Any, emission: Any) -> Any:
+            seen = row * emission
+            norm = seen.sum()
+            return (seen / norm) @ transition, jnp.log(norm)
+
+        norms = jax.lax.scan(step, jnp.asarray(problem.initial), jnp.exp(log - largest[:, None]))[1]
+        return norms.sum() + largest.sum() - constant
+
+    value = jax.jit(function)
+    both = jax.jit(jax.value_and_grad(function, argnums=(0, 1)))
+    arguments = jnp.asarray(problem.means), jnp.asarray(problem.transition)
+    return {
+        "log-likelihood": lambda: jax.block_until_ready(value(*arguments)),
+        "+ gradient": lambda: jax.block_until_ready(both(*arguments)),
+    }
+
+
+def jax_same_work(problem: Problem) -> dict[str, Task]:
+    """Return the likelihood of `ours`, switches inside bins and all, as a JAX scan."""
+    from pncbayes.hmm import jax_kernels
+    from pncbayes.hmm.likelihood import BinnedLikelihood
+
+    jax = load("jax")
+    likelihood = BinnedLikelihood(problem.counts, WIDTH_S)
+
+    def function(gate_rate_per_s: Any, transition_rate_per_s: Any) -> Any:
+        return jax_kernels.log_likelihood(likelihood, gate_rate_per_s, transition_rate_per_s)
+
+    value = jax.jit(function)
+    both = jax.jit(jax.value_and_grad(function, argnums=(0, 1)))
+    arguments = problem.gate_rate_per_s, problem.transition_rate_per_s
+    return {
+        "log-likelihood": lambda: jax.block_until_ready(value(*arguments)),
+        "+ gradient": lambda: jax.block_until_ready(both(*arguments)),
+    }
+
+
+def pytensor_scan(problem: Problem) -> dict[str, Task]:
+    pytensor, pt = load("pytensor"), load("pytensor.tensor")
+    means, transition = pt.dmatrix("means"), pt.dmatrix("transition")
+    counts = pytensor.shared(problem.counts.astype(np.float64))
+    log = counts @ pt.log(means).T - means.sum(axis=1)
+    largest = pytensor.gradient.disconnected_grad(log.max(axis=1))
+
+    def step(emission: Any, row: Any, transition: Any) -> Any:
+        seen = row * emission
+        norm = seen.sum()
+        return (seen / norm) @ transition, pt.log(norm)
+
+    _, norms = pytensor.scan(
+        step,
+        sequences=[pt.exp(log - largest[:, None])],
+        outputs_info=[pt.as_tensor(problem.initial), None],
+        non_sequences=[transition],
+        return_updates=False,
+    )
+    total = norms.sum() + largest.sum() - problem.log_constant
+    value = pytensor.function([means, transition], total, mode="NUMBA")
+    slopes = pytensor.grad(total, [means, transition])
+    both = pytensor.function([means, transition], [total, *slopes], mode="NUMBA")
+    arguments = problem.means, problem.transition
+    return {"log-likelihood": lambda: value(*arguments), "+ gradient": lambda: both(*arguments)}
+
+
+PROGRAMS: dict[str, Callable[[Problem], dict[str, Task]]] = {
+    "pncbayes": ours,
+    "JAX scan, switches inside bins": jax_same_work,
+    "hmmlearn": hmmlearn_public,
+    "hmmlearn core": hmmlearn_core,
+    "dynamax": dynamax,
+    "JAX scan": jax_scan,
+    "PyTensor scan": pytensor_scan,
+}
+
+
+def interleaved(tasks: dict[str, Task], seconds: float) -> dict[str, float]:
+    """Median seconds of each task, called in turns, each round in another order."""
+    random, times = np.random.default_rng(0), {name: list[float]() for name in tasks}
+    for task in tasks.values():
+        task()
+    end, n_rounds = time.perf_counter() + seconds, 0
+    while n_rounds < 5 or (time.perf_counter() < end and n_rounds < 1_000):
+        for name in random.permutation(list(tasks)):
+            start = time.perf_counter()
+            tasks[name]()
+            times[name].append(time.perf_counter() - start)
+        n_rounds += 1
+    return {name: float(np.median(found)) for name, found in times.items()}
+
+
+def run_cell(n_states: int, n_bins: int, n_gates: int, seconds: float) -> list[str]:
+    """Return the table of one problem as Markdown lines."""
+    problem = simulate(n_states, n_bins, n_gates, seed=n_states)
+    programs = {name: make(problem) for name, make in PROGRAMS.items()}
+    plain = {name: float(tasks["log-likelihood"]()) for name, tasks in programs.items()}
+    mine, same = plain.pop("pncbayes"), plain.pop("JAX scan, switches inside bins")
+    middle = float(np.median(list(plain.values())))
+    apart = max(abs(value - middle) for value in plain.values())
+    if apart > 1e-9 * abs(middle):
+        raise RuntimeError(f"the plain programs disagree: {plain}")
+    if abs(mine - same) > 1e-9 * abs(mine):
+        raise RuntimeError(f"the two kernels with switches inside bins disagree: {mine}, {same}")
+    medians: dict[str, dict[str, float]] = {name: {} for name in programs}
+    for task in TASKS:
+        entries = {name: tasks[task] for name, tasks in programs.items() if task in tasks}
+        for name, median in interleaved(entries, seconds).items():
+            medians[name][task] = median
+    lines = [
+        f"### {n_states} states, {n_bins} bins, {n_gates} {'gate' if n_gates == 1 else 'gates'}",
+        "",
+        f"Log-likelihood: plain programs {middle:.6f} (apart by {apart:.1e}), "
+        f"with switches inside bins {mine - middle:+.3f}.",
+        "",
+        "| program | " + " | ".join(TASKS) + " |",
+        "|---|" + "---|" * len(TASKS),
+    ]
+    for name, found in medians.items():
+        cells = [
+            f"{found[task] * 1e3:.3f} ms"
+            + ("" if name == "pncbayes" else f", {found[task] / medians['pncbayes'][task]:.1f}x")
+            if task in found
+            else "-"
+            for task in TASKS
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def heading(command: str) -> list[str]:
+    """Say what was run, when and on what."""
+    processor = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        processor = names[0].split(":")[1].strip() if names else processor
+    packages = ("numba", "hmmlearn", "dynamax", "jax", "pytensor", "numpy")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    return [
+        "# Speed of the hidden Markov kernels",
+        "",
+        f"`{command}`, {datetime.date.today().isoformat()}, {processor}, one thread; {versions}.",
+        "Medians of interleaved calls; multiples of the time of pncbayes, which also has the",
+        "switches inside bins. So has the JAX scan below it; the others have one state per bin,",
+        "which is less work and another log-likelihood, as stated above each table.",
+        "`hmmlearn core`: its compiled loops behind one matrix product, not its public interface.",
+        "",
+    ]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="only the problems of 6,000 bins")
+    parser.add_argument("--gates", type=int, nargs="+", default=[1, 24], help="delay gates")
+    parser.add_argument("--seconds", type=float, default=2.0, help="per task and problem, at least")
+    parser.add_argument("--write", action="store_true", help=f"also write {RESULT.name}")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
+        # libraries read these when they are imported, which has happened: start over
+        os.environ.update(ONE_THREAD)
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    command = " ".join(["python", "benchmarks/speed_kernels.py", *sys.argv[1:]])
+    lines = heading(command)
+    print("\n".join(lines), flush=True)
+    for n_states, n_bins in CELLS:
+        for n_gates in arguments.gates:
+            if arguments.quick and n_bins > 6_000:
+                continue
+            table = run_cell(n_states, n_bins, n_gates, arguments.seconds)
+            print("\n".join(table), flush=True)
+            lines += table
+    if arguments.write:
+        RESULT.parent.mkdir(exist_ok=True)
+        beside = RESULT.with_suffix(".part")
+        beside.write_text("\n".join(lines))
+        beside.replace(RESULT)
+
+
+if __name__ == "__main__":
+    main()

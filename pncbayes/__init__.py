@@ -1,0 +1,73 @@
+"""Bayesian analysis of the light of single perovskite nanocrystals.
+
+>>> import pncbayes as pnc
+>>> photons = pnc.read("dot_017.ptu")  # doctest: +SKIP
+>>> fit = pnc.fit(photons, random_seed=1)  # doctest: +SKIP
+>>> pnc.plot_overview(fit)  # doctest: +SKIP
+
+Nothing is imported before it is used: public names load their module on first access.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pncbayes.inference.build import build
+    from pncbayes.inference.fit import fit
+    from pncbayes.inference.results import Fit, load
+    from pncbayes.photons.binning import bin_photons, camera_trace
+    from pncbayes.photons.formats import read
+    from pncbayes.photons.stream import Photons
+    from pncbayes.photons.writers import write_photons
+    from pncbayes.physics.simulate import simulate
+    from pncbayes.report.overview import plot_overview
+
+    __version__: str
+
+__all__ = [
+    "Fit",
+    "Photons",
+    "__version__",
+    "bin_photons",
+    "build",
+    "camera_trace",
+    "fit",
+    "load",
+    "plot_overview",
+    "read",
+    "simulate",
+    "write_photons",
+]
+
+_PUBLIC = {
+    "Fit": "pncbayes.inference.results",
+    "Photons": "pncbayes.photons.stream",
+    "bin_photons": "pncbayes.photons.binning",
+    "build": "pncbayes.inference.build",
+    "camera_trace": "pncbayes.photons.binning",
+    "fit": "pncbayes.inference.fit",
+    "load": "pncbayes.inference.results",
+    "plot_overview": "pncbayes.report.overview",
+    "read": "pncbayes.photons.formats",
+    "simulate": "pncbayes.physics.simulate",
+    "write_photons": "pncbayes.photons.writers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that holds it, and remember it."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("pncbayes")
+    elif name in _PUBLIC:
+        value = getattr(import_module(_PUBLIC[name]), name)
+    else:
+        raise AttributeError(f"module 'pncbayes' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,373 @@
+"""The command line: parses, calls the library, prints. No science here.
+
+Imports of the library are inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import math
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="pncbayes",
+    help="Bayesian analysis of the light of single perovskite nanocrystals.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# Exit status of bad input, the same as that of a wrong option.
+_BAD_INPUT = 2
+# Warnings that this command has printed.
+_shown: list[str] = []
+
+File = Annotated[
+    Path,
+    typer.Argument(
+        help="Recording: .ptu .pt2 .pt3 .ht2 .ht3 .t3r .spc .h5 .parquet .csv .npz",
+    ),
+]
+Salvage = Annotated[bool, typer.Option("--salvage", help="Read what is left of a truncated file.")]
+TickS = Annotated[float | None, typer.Option(help="Tables: unit of the arrival times, in s.")]
+DelayTickNs = Annotated[float | None, typer.Option(help="Tables: unit of the delays, in ns.")]
+PeriodNs = Annotated[float | None, typer.Option(help="Tables: time between laser pulses, in ns.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-o",
+        metavar="NAME=VALUE",
+        help="Anything else that the file does not hold, as `pncbayes.read` takes it: "
+        "-o frame_s=0.05. May be repeated.",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, same numbers.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        # a terminal without Unicode shows question marks, and the command goes on
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    app()
+
+
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors a user can act on into one line and exit status 2, and shorten warnings."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            _shown.clear()
+            try:
+                function(*args, **kwargs)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                name = f"{error.filename}: " if error.filename else ""
+                _fail(f"{name}{error.strerror or error}")
+            except ValueError as error:
+                _fail(str(error))
+
+    return wrapped
+
+
+def _fail(message: str) -> None:
+    typer.echo("error: " + " ".join(message.split()), err=True)
+    raise typer.Exit(_BAD_INPUT)
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], *_: object, **__: object
+) -> None:
+    from pncbayes.errors import PncbayesWarning
+
+    # warnings of other packages are for developers; ours are about the data
+    if issubclass(category, PncbayesWarning):
+        _warn(str(message))
+
+
+def _warn(message: str) -> None:
+    text = " ".join(message.split())
+    # readers warn, and keep the warning with the data: once is enough
+    if not any(text in shown for shown in _shown):
+        _shown.append(text)
+        typer.echo(f"warning: {text}", err=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import pncbayes
+
+        typer.echo(f"pncbayes {pncbayes.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+@_command
+def info(
+    file: File,
+    salvage: Salvage = False,
+    tick_s: TickS = None,
+    delay_tick_ns: DelayTickNs = None,
+    period_ns: PeriodNs = None,
+    option: Options = None,
+) -> None:
+    """Say what a recording holds, without fitting anything."""
+    from pncbayes.photons.facts import photon_facts
+    from pncbayes.report.tables import facts_table
+
+    data = _read(
+        file, salvage, option, tick_s=tick_s, delay_tick_ns=delay_tick_ns, period_ns=period_ns
+    )
+    facts = photon_facts(data) if _is_photons(data) else _trace_facts(data)
+    for elsewhere in ("path", "warnings"):
+        facts.pop(elsewhere, None)
+    _print(facts_table(str(file), facts).rich())
+    for text in _warnings_of(data):
+        _warn(text)
+
+
+def _show_presets(wanted: bool) -> None:
+    if wanted:
+        from pncbayes.physics.presets import PRESETS
+        from pncbayes.report.tables import Table
+
+        rows = tuple((name, preset.claim) for name, preset in PRESETS.items())
+        _print(Table("Simulated dots", ("name", "claim"), rows, numeric=False).rich())
+        raise typer.Exit
+
+
+@app.command()
+@_command
+def simulate(
+    file: Annotated[Path, typer.Argument(help="Where to: .ptu .h5 .parquet")],
+    preset: Annotated[str, typer.Option(help="Name of a simulated dot.")] = "demo",
+    duration_s: Annotated[
+        float | None,
+        typer.Option(help="Length of the recording, in s.", show_default="that of the preset"),
+    ] = None,
+    seed: Seed = 1,
+    presets: Annotated[
+        bool, typer.Option("--presets", callback=_show_presets, is_eager=True, help="List them.")
+    ] = False,
+) -> None:
+    """Simulate a dot; write its photons to FILE and the truth beside it."""
+    from pncbayes.physics.presets import preset as find_preset
+    from pncbayes.physics.simulate import simulate_to_file
+
+    settings = find_preset(preset).settings
+    truth = simulate_to_file(file, settings, duration_s=duration_s, random_seed=seed)
+    typer.echo(f"wrote {file}: {truth['n_photons']:,} photons, with the truth beside it")
+
+
+@app.command()
+@_command
+def fit(
+    file: File,
+    out: Out,
+    width_ms: Annotated[
+        float | None,
+        typer.Option("--width-ms", help="Width of a bin, in ms.", show_default="by rule"),
+    ] = None,
+    max_states: Annotated[
+        int | None,
+        typer.Option(help="Most states to consider.", show_default="that of the model: 6 if free"),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", help="Name of a shipped model, or a .toml file.")
+    ] = "free",
+    response: Annotated[
+        Path | None, typer.Option("--response", metavar="FILE", help="Instrument response.")
+    ] = None,
+    seed: Seed = 1,
+    salvage: Salvage = False,
+    tick_s: TickS = None,
+    delay_tick_ns: DelayTickNs = None,
+    period_ns: PeriodNs = None,
+    option: Options = None,
+) -> None:
+    """Fit a recording: how many states, their brightness and lifetime, and the switching rates.
+
+    Writes summary.json, fit.nc and overview.png to the folder given by --out.
+    """
+    if width_ms is not None and not (math.isfinite(width_ms) and width_ms > 0):
+        raise ValueError(f"`--width-ms` must be a positive time in ms, got {width_ms}")
+    _check_out(out)
+    data = _read(
+        file, salvage, option, tick_s=tick_s, delay_tick_ns=delay_tick_ns, period_ns=period_ns
+    )
+    if response is not None and not _is_photons(data):
+        raise ValueError(f"--response needs photons, but {file} holds counts per bin")
+    for text in _warnings_of(data):
+        _warn(text)
+    from pncbayes.inference.fit import fit as fit_states
+    from pncbayes.report.tables import fit_report
+
+    result = fit_states(
+        data,
+        width_s=None if width_ms is None else 1e-3 * width_ms,
+        max_states=max_states,
+        model=model,
+        response=None if response is None else str(response),
+        random_seed=seed,
+        progressbar=sys.stderr.isatty(),
+    )
+    _write_results(result, out)
+    _print(fit_report(result))
+    typer.echo(f"wrote {out}/summary.json, fit.nc, overview.png")
+
+
+@app.command()
+@_command
+def demo(out: Out = Path("demo"), seed: Seed = 1) -> None:
+    """Simulate a blinking dot, write it as PTU, read it back, fit it, compare with the truth."""
+    _check_out(out)
+    from pncbayes.inference.fit import fit as fit_states
+    from pncbayes.photons.formats import read
+    from pncbayes.physics.presets import preset
+    from pncbayes.physics.simulate import simulate_to_file
+    from pncbayes.report.tables import fit_report, truth_table
+
+    dot = preset("demo")
+    typer.echo(f"simulating: {dot.claim}")
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "dot.ptu"
+    truth = simulate_to_file(file, dot.settings, random_seed=seed)
+    photons = read(file)
+    typer.echo(f"wrote and read back {photons.n_photons:,} photons: {file}")
+    result = fit_states(photons, random_seed=seed, progressbar=sys.stderr.isatty())
+    _write_results(result, out)
+    _print(fit_report(result))
+    _print(truth_table(result, truth).rich())
+    typer.echo(f"wrote {out}/summary.json, fit.nc, overview.png: open overview.png")
+
+
+def _read(file: Path, salvage: bool, option: list[str] | None, **units: float | None) -> Any:
+    from pncbayes.photons.formats import read
+
+    given: dict[str, Any] = {name: value for name, value in units.items() if value is not None}
+    for text in option or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ValueError(f"`--option` must be NAME=VALUE, got {text!r}")
+        try:
+            given[name] = json.loads(value)
+        except json.JSONDecodeError:
+            given[name] = value
+    return read(file, salvage=salvage, **given)
+
+
+def _warnings_of(data: Any) -> list[str]:
+    found = data.warnings if _is_photons(data) else json.loads(data.attrs.get("warnings", "[]"))
+    return [str(text) for text in found]
+
+
+def _is_photons(data: Any) -> bool:
+    from pncbayes.photons.stream import Photons
+
+    return isinstance(data, Photons)
+
+
+def _trace_facts(trace: Any) -> dict[str, Any]:
+    counts = trace["counts"].sum("gate")
+    return {
+        "kind": trace.attrs.get("kind", ""),
+        "bins": trace.sizes["time"],
+        "width_s": trace.attrs.get("width_s"),
+        "duration_s": trace.attrs.get("duration_s"),
+        "counts_per_bin": {
+            "mean": float(counts.mean()),
+            "smallest": float(counts.min()),
+            "largest": float(counts.max()),
+        },
+    }
+
+
+def _print(renderable: Any) -> None:
+    from rich.console import Console
+
+    # a pipe or a file has no width; tables must not be cut there
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    console.print(renderable)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder that cannot be written, before hours of work and not after."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; give a folder")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise ValueError(f"--out {out}: {there} is a file; give a folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"--out {out}: no permission to write in {there}")
+
+
+def _write_results(result: Any, out: Path) -> None:
+    from pncbayes.report.overview import save_overview
+
+    with _written_aside(out) as folder:
+        result.save(folder / "fit.nc")
+        save_overview(result, folder / "overview.png")
+        text = json.dumps(_without_nan(result.summary()), indent=2, allow_nan=False)
+        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _without_nan(value: Any) -> Any:
+    """Return what JSON can hold: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {str(key): _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@contextmanager
+def _written_aside(out: Path) -> Iterator[Path]:
+    """Give a folder beside `out`; when all is written, move what it holds to `out`.
+
+    A new `out` appears whole. In one that exists files are replaced one by one, the summary
+    last, and other files stay. After an error nothing is left and `out` is as before.
+    """
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    folder = out.absolute().parent / f".{out.absolute().name}.{os.getpid()}.partial"
+    folder.mkdir()
+    try:
+        yield folder
+        if out.exists():
+            for file in sorted(folder.iterdir(), key=lambda one: one.name == "summary.json"):
+                file.replace(out / file.name)
+        else:
+            folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

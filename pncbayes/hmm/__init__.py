@@ -1,0 +1,1 @@
+"""The likelihood of a hidden Markov chain that switches inside the bins."""

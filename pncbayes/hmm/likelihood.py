@@ -1,0 +1,305 @@
+"""The likelihood of a binned trace: value, gradient, smoothing, paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pncbayes.hmm import numba_kernels as kernels
+from pncbayes.hmm.emission import (
+    CameraEmission,
+    Emission,
+    NegativeBinomialEmission,
+    PoissonEmission,
+)
+from pncbayes.hmm.switching import (
+    n_pairs,
+    pair_nodes,
+    switch_weights,
+    switch_weights_pullback,
+)
+
+__all__ = ["BinnedLikelihood", "Gradient", "choose_n_nodes"]
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+# Exits per bin beyond which the chain is at rest within a bin: indistinguishable from one level.
+FASTEST_PER_BIN = 100.0
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Log-likelihood and its derivatives.
+
+    Attributes
+    ----------
+    value
+        Log-likelihood, natural logarithm, with all constants.
+    gate_rate
+        With respect to the rates per s and gate, shape ``(n_states, n_gates)``.
+    transition_rate
+        With respect to the transition rates per s, shape ``(n_states, n_states)``, 0 on the
+        diagonal.
+    excess
+        With respect to the excess variance ratios, shape ``(n_states,)``, or None.
+    occupied_s
+        Expected time in each state, shape ``(n_states,)``.
+    """
+
+    value: float
+    gate_rate: Array
+    transition_rate: Array
+    excess: Array | None
+    occupied_s: Array
+
+
+def choose_n_nodes(totals: Array, *, fewest: int = 4, most: int = 16) -> int:
+    """Quadrature nodes that resolve where in a bin a switch happened.
+
+    The likelihood as a function of the share of a bin has a width of about one over the square
+    root of the counts times the contrast, so the number of nodes grows with the number of
+    distinguishable levels between the dimmest and the brightest bin.
+    """
+    low, high = np.quantile(totals, [0.001, 0.999])
+    distinguishable = 2.0 * (np.sqrt(max(high, 0.0)) - np.sqrt(max(low, 0.0)))
+    return int(np.clip(np.ceil(0.7 * distinguishable) + 3, fewest, most))
+
+
+class BinnedLikelihood:
+    """Likelihood of counts per bin and gate under a chain that switches inside the bins.
+
+    Parameters
+    ----------
+    counts
+        Counts, shape ``(n_bins, n_gates)``, or camera counts of shape ``(n_bins, 1)``.
+    width_s
+        Bin width in s.
+    n_nodes
+        Quadrature nodes per pair of states; by `choose_n_nodes` if not given.
+    excess_noise
+        Whether each state has an excess variance ratio (negative binomial totals).
+    camera
+        Gain, offset, read noise and excess factor of a camera; None for photon counts.
+
+    Raises
+    ------
+    ValueError
+        If counts are empty, negative or not finite, or the width is not positive.
+    """
+
+    def __init__(
+        self,
+        counts: NDArray[np.generic],
+        width_s: float,
+        *,
+        n_nodes: int | None = None,
+        excess_noise: bool = False,
+        camera: tuple[float, float, float, float] | None = None,
+    ) -> None:
+        data = np.asarray(counts, dtype=np.float64)
+        if data.ndim == 1:
+            data = data[:, None]
+        if data.ndim != 2 or data.shape[0] == 0:
+            raise ValueError(f"`counts` must have shape (n_bins, n_gates), got {data.shape}")
+        if not np.isfinite(data).all() or (camera is None and data.min() < 0):
+            raise ValueError("`counts` must be finite and not negative; mask or repair the trace")
+        if not (np.isfinite(width_s) and width_s > 0):
+            raise ValueError(f"`width_s` must be a positive time in s, got {width_s}")
+        self.width_s = float(width_s)
+        self.n_bins, self.n_gates = data.shape
+        self.totals = data.sum(axis=1)
+        row_of_bin = np.arange(self.n_bins, dtype=np.int64)
+        rows = data
+        if self.n_gates == 1:
+            # bins with equal counts share one matrix: the work no longer grows with the nodes
+            rows, inverse = np.unique(data[:, 0], return_inverse=True)
+            rows, row_of_bin = rows[:, None], inverse.astype(np.int64)
+        self.row_of_bin = row_of_bin
+        self.gate_totals = data.sum(axis=0)
+        self.emission: Emission
+        if camera is not None:
+            if excess_noise:
+                raise ValueError("`excess_noise` is for photon counts; a camera has its own noise")
+            self.emission = CameraEmission(rows, *camera)
+            scaled = np.maximum((self.totals - camera[1]) / camera[0], 0.0)
+        else:
+            family = NegativeBinomialEmission if excess_noise else PoissonEmission
+            self.emission = family(rows)
+            scaled = self.totals
+        if n_nodes is None:
+            n_nodes = choose_n_nodes(scaled, most=48 if self.n_gates == 1 else 16)
+        self.nodes, self.node_weights = pair_nodes(n_nodes)
+
+    @property
+    def n_nodes(self) -> int:
+        """Quadrature nodes per pair of states."""
+        return int(self.nodes.size)
+
+    def column_shares(self, n_states: int) -> Array:
+        """Share of the bin that each column spends in each state, ``(n_columns, n_states)``."""
+        shares = np.zeros((n_states + n_pairs(n_states) * self.n_nodes, n_states))
+        shares[:n_states] = np.eye(n_states)
+        start = n_states
+        for i in range(n_states):
+            for j in range(i + 1, n_states):
+                shares[start : start + self.n_nodes, i] = 1.0 - self.nodes
+                shares[start : start + self.n_nodes, j] = self.nodes
+                start += self.n_nodes
+        return shares
+
+    def _columns(
+        self, gate_rate_per_s: Array, excess: Array | None
+    ) -> tuple[Array, Array, Array, Array, Array | None]:
+        shares = self.column_shares(gate_rate_per_s.shape[0])
+        means = shares @ (gate_rate_per_s * self.width_s)
+        column_excess = None if excess is None else shares @ excess
+        columns = self.emission.log_columns(means, column_excess)
+        largest = columns.max(axis=1)
+        columns -= largest[:, None]
+        np.exp(columns, out=columns)
+        return columns, largest, shares, means, column_excess
+
+    def _initial(self, n_states: int) -> Array:
+        # uniform: a stationary start would let one dwell of a slow dot speak twice
+        return np.full(n_states, 1.0 / n_states)
+
+    def value(
+        self,
+        gate_rate_per_s: Array,
+        transition_rate_per_s: Array,
+        excess: Array | None = None,
+    ) -> float:
+        """Log-likelihood.
+
+        Parameters
+        ----------
+        gate_rate_per_s
+            Counts per s in each gate, background included, shape ``(n_states, n_gates)``.
+        transition_rate_per_s
+            Shape ``(n_states, n_states)``; the diagonal is ignored.
+        excess
+            Excess variance ratio of each state, shape ``(n_states,)``; needed with excess noise.
+
+        Returns
+        -------
+        float
+            Natural logarithm, with all constants.
+        """
+        if transition_rate_per_s.sum(axis=1).max() * self.width_s > FASTEST_PER_BIN:
+            return -np.inf
+        columns, largest, *_ = self._columns(gate_rate_per_s, excess)
+        stay, pair_weights = switch_weights(
+            transition_rate_per_s, self.width_s, self.nodes, self.node_weights
+        )
+        matrices = kernels.bin_matrices(columns, stay, pair_weights)
+        initial = self._initial(stay.size)
+        return self._scale(largest) + kernels.forward(matrices, self.row_of_bin, initial)
+
+    def _scale(self, largest: Array) -> float:
+        return float(largest[self.row_of_bin].sum() if self.n_gates == 1 else largest.sum())
+
+    def gradient(
+        self,
+        gate_rate_per_s: Array,
+        transition_rate_per_s: Array,
+        excess: Array | None = None,
+    ) -> Gradient:
+        """Log-likelihood and its derivatives; parameters as in `value`."""
+        columns, largest, shares, means, column_excess = self._columns(gate_rate_per_s, excess)
+        stay, pair_weights = switch_weights(
+            transition_rate_per_s, self.width_s, self.nodes, self.node_weights
+        )
+        matrices = kernels.bin_matrices(columns, stay, pair_weights)
+        value, matrix_slope, _ = kernels.forward_backward(
+            matrices, self.row_of_bin, self._initial(stay.size)
+        )
+        slope, stay_slope, pair_slope = kernels.columns_pullback(
+            columns, matrix_slope, stay, pair_weights
+        )
+        means_slope, excess_slope = self.emission.pullback(means, column_excess, slope)
+        rates_slope = switch_weights_pullback(
+            transition_rate_per_s,
+            self.width_s,
+            self.nodes,
+            self.node_weights,
+            stay_slope,
+            pair_slope,
+        )
+        return Gradient(
+            value=self._scale(largest) + value,
+            gate_rate=(shares.T @ means_slope) * self.width_s,
+            transition_rate=rates_slope,
+            excess=None if excess_slope is None else shares.T @ excess_slope,
+            occupied_s=(slope.sum(axis=0) @ shares) * self.width_s,
+        )
+
+    def _matrices(
+        self, gate_rate_per_s: Array, transition_rate_per_s: Array, excess: Array | None
+    ) -> tuple[Array, Array, Array, Array]:
+        columns, *_ = self._columns(gate_rate_per_s, excess)
+        stay, pair_weights = switch_weights(
+            transition_rate_per_s, self.width_s, self.nodes, self.node_weights
+        )
+        return kernels.bin_matrices(columns, stay, pair_weights), columns, stay, pair_weights
+
+    def smooth(
+        self,
+        gate_rate_per_s: Array,
+        transition_rate_per_s: Array,
+        excess: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """Posterior share of each bin in each state, and state probabilities at the bin edges.
+
+        Returns
+        -------
+        occupancy : ndarray
+            Shape ``(n_bins, n_states)``.
+        edges : ndarray
+            Shape ``(n_bins + 1, n_states)``.
+        """
+        matrices, columns, stay, pair_weights = self._matrices(
+            gate_rate_per_s, transition_rate_per_s, excess
+        )
+        return kernels.smooth(
+            matrices,
+            columns,
+            self.row_of_bin,
+            self._initial(stay.size),
+            stay,
+            pair_weights,
+            self.nodes,
+        )
+
+    def most_probable_path(
+        self,
+        gate_rate_per_s: Array,
+        transition_rate_per_s: Array,
+        excess: Array | None = None,
+    ) -> Index:
+        """Most probable states at the bin edges, shape ``(n_bins + 1,)``."""
+        matrices, _, stay, _ = self._matrices(gate_rate_per_s, transition_rate_per_s, excess)
+        return kernels.most_probable_path(matrices, self.row_of_bin, self._initial(stay.size))
+
+    def sample_paths(
+        self,
+        gate_rate_per_s: Array,
+        transition_rate_per_s: Array,
+        excess: Array | None = None,
+        *,
+        n_paths: int = 1,
+        random_seed: int | np.random.Generator | None = None,
+    ) -> Index:
+        """Draw states at the bin edges from their joint posterior, ``(n_paths, n_bins + 1)``."""
+        rng = np.random.default_rng(random_seed)
+        matrices, _, stay, _ = self._matrices(gate_rate_per_s, transition_rate_per_s, excess)
+        initial = self._initial(stay.size)
+        return np.stack(
+            [
+                kernels.sample_path(matrices, self.row_of_bin, initial, rng.random(self.n_bins + 1))
+                for _ in range(n_paths)
+            ]
+        )

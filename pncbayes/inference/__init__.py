@@ -1,0 +1,1 @@
+"""Priors, posterior, evidence, checks and results."""

@@ -1,0 +1,398 @@
+r"""Evidence of a number of states by two methods: Laplace and importance sampling.
+
+Both work in coordinates :math:`z_i = (e^{s_i (y_i - \hat y_i)} - 1)/s_i` of the log intensities
+y, in which the posterior of a gamma-distributed intensity is close to normal (:math:`s = 1/3` is
+the cube root of Wilson and Hilferty [1]_; the actual s comes from the third derivative). The
+importance sampler draws from a heavy-tailed density around every mode found, corrected for
+overlap between the copies of a mode under exchange of states, and its weights are smoothed and
+judged by Pareto's k [2]_.
+
+References
+----------
+.. [1] Wilson, E. B.; Hilferty, M. M. The distribution of chi-square. PNAS 17, 684 (1931),
+   doi:10.1073/pnas.17.12.684.
+.. [2] Vehtari, A. et al. Pareto smoothed importance sampling. J. Mach. Learn. Res. 25, 1 (2024),
+   doi:10.48550/arXiv.1507.02646.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln, logsumexp
+from scipy.stats import t as student_t
+
+from pncbayes.inference.optimum import Mode, climb, curvature_at
+from pncbayes.inference.posterior import Posterior
+
+__all__ = ["MARGIN", "Component", "Evidence", "estimate_evidence", "quick_log_evidence"]
+
+Array = NDArray[np.float64]
+
+_DEGREES = 20.0
+_MOST_PERMUTATIONS = 24
+# nats below the best at which a number of states no longer matters
+MARGIN = 8.0
+# width of an added component over that of the one it grew from
+_NARROWER = 0.8
+
+
+@dataclass(frozen=True)
+class Component:
+    """A mode with its local shape: a density to draw from, and a Laplace approximation.
+
+    Attributes
+    ----------
+    centre
+        The mode in log coordinates, shape ``(size,)``.
+    warp
+        s of each coordinate.
+    shift
+        Centre in warped coordinates.
+    root
+        Square root of the covariance in warped coordinates, shape ``(size, size)``.
+    log_evidence
+        Laplace approximation of the integral around this mode alone.
+    """
+
+    centre: Array
+    warp: Array
+    shift: Array
+    root: Array
+    inverse_root: Array
+    log_determinant: float
+    log_evidence: float
+
+    def draw(self, noise: Array) -> Array:
+        """Log coordinates from standard noise, shape ``(n, size)``; NaN outside the support."""
+        z = self.shift + noise @ self.root.T
+        inside = 1.0 + self.warp * z
+        with np.errstate(invalid="ignore", divide="ignore"):
+            stretched = np.where(
+                np.abs(self.warp) > 1e-8,
+                np.log(inside) / np.where(np.abs(self.warp) > 1e-8, self.warp, 1.0),
+                z,
+            )
+        return self.centre + stretched
+
+    def moved(self, point: Array) -> Component:
+        """Return a component of the same shape, somewhat narrower, around another point."""
+        distance = point - self.centre
+        safe = np.where(np.abs(self.warp) > 1e-8, self.warp, 1.0)
+        shift = np.where(np.abs(self.warp) > 1e-8, np.expm1(self.warp * distance) / safe, distance)
+        size = self.centre.size
+        return Component(
+            self.centre,
+            self.warp,
+            shift,
+            self.root * _NARROWER,
+            self.inverse_root / _NARROWER,
+            self.log_determinant + size * np.log(_NARROWER),
+            -np.inf,
+        )
+
+    def log_density(self, points: Array) -> Array:
+        """Log density of the drawing distribution at log coordinates, shape ``(n, size)``."""
+        distance = points - self.centre
+        safe = np.where(np.abs(self.warp) > 1e-8, self.warp, 1.0)
+        with np.errstate(over="ignore"):
+            z = np.where(np.abs(self.warp) > 1e-8, np.expm1(self.warp * distance) / safe, distance)
+        noise = (z - self.shift) @ self.inverse_root.T
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = student_t.logpdf(noise, _DEGREES).sum(axis=1)
+        value = value - self.log_determinant + (self.warp * distance).sum(axis=1)
+        return np.where(np.isfinite(value), value, -np.inf)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Evidence of one number of states.
+
+    Attributes
+    ----------
+    n_states
+        Number of states.
+    log_evidence
+        The figure to use: importance sampling where it is reliable, else Laplace.
+    laplace, importance
+        The two methods; `importance` is NaN where it was not run.
+    error
+        Standard error of `log_evidence`; for Laplace, a rough bound.
+    pareto_k, effective_draws
+        Quality of the importance weights.
+    draws
+        Equally weighted posterior draws in log coordinates, shape ``(n_draws, size)``; empty
+        where importance sampling was not run.
+    mode
+        The best mode.
+    method
+        ``"importance"``, ``"rough"`` (importance weights not reliable) or ``"laplace"``.
+    """
+
+    n_states: int
+    log_evidence: float
+    laplace: float
+    importance: float
+    error: float
+    pareto_k: float
+    effective_draws: float
+    draws: Array
+    mode: Mode
+    method: str
+
+
+def quick_log_evidence(posterior: Posterior, mode: Mode) -> float:
+    """Laplace with the curvature of the complete data: a lower, cheap figure for screening."""
+    curvature = posterior.curvature(mode.vector, mode.parts)
+    value = mode.log_density + 0.5 * mode.vector.size * np.log(2 * np.pi)
+    return float(value - 0.5 * np.log(curvature).sum() + gammaln(posterior.n_states + 1))
+
+
+def _component(posterior: Posterior, mode: Mode) -> tuple[Component, Mode]:
+    hessian, slope, third = curvature_at(posterior, mode)
+    values, vectors = np.linalg.eigh(hessian)
+    if values[0] < 1e-3 * np.median(np.diag(hessian)) and values[0] < 0:
+        # a saddle: leave it downhill on the negative side and climb again
+        direction = vectors[:, 0]
+        better = max(
+            (climb(posterior, mode.vector + sign * 0.5 * direction) for sign in (-1.0, 1.0)),
+            key=lambda found: found.log_density,
+        )
+        if better.log_density > mode.log_density + 1e-3:
+            mode = better
+            hessian, slope, third = curvature_at(posterior, mode)
+    diagonal = np.maximum(np.diag(hessian), 0.05)
+    warp = np.clip(third / diagonal / 3.0, -0.45, 0.45)
+    # in warped coordinates: the Jacobian adds sum(log(1 + warp z)) to the negative log density
+    curved = hessian - np.diag(warp**2) + np.diag(slope * -warp)
+    values, vectors = np.linalg.eigh(curved)
+    values = np.maximum(values, 0.03)
+    root = vectors / np.sqrt(values)
+    inverse_root = (vectors * np.sqrt(values)).T
+    tilt = slope + warp
+    shift = -(vectors / values) @ (vectors.T @ tilt)
+    shift = np.where(1.0 + warp * shift > 0.2, shift, 0.0)
+    log_determinant = -0.5 * float(np.log(values).sum())
+    component = Component(mode.vector, warp, shift, root, inverse_root, log_determinant, 0.0)
+    top = component.draw(np.zeros((1, shift.size)))[0]
+    height = posterior.log_density(top) - float((warp * (top - mode.vector)).sum())
+    laplace = height + log_determinant + 0.5 * shift.size * np.log(2 * np.pi)
+    return (
+        Component(mode.vector, warp, shift, root, inverse_root, log_determinant, laplace),
+        mode,
+    )
+
+
+def _exchanges(posterior: Posterior, component: Component) -> list[NDArray[np.intp]]:
+    """Permutations of the states under which the component overlaps its own copy."""
+    n_states = posterior.n_states
+    reach = 0.5 * (component.centre.size + 6.0 * np.sqrt(component.centre.size)) + 8.0
+    top = component.draw(np.zeros((1, component.centre.size)))
+    peak = component.log_density(top)[0]
+    partner = list(range(n_states))
+    for i, j in itertools.combinations(range(n_states), 2):
+        order = np.arange(n_states)
+        order[[i, j]] = order[[j, i]]
+        swapped = component.log_density(top[:, posterior.permutation(order)])[0]
+        if swapped > peak - reach:
+            root_i, root_j = partner[i], partner[j]
+            partner = [root_i if root == root_j else root for root in partner]
+    orders: list[list[int]] = []
+    for order in itertools.permutations(range(n_states)):
+        if all(partner[k] == partner[order[k]] for k in range(n_states)):
+            orders.append(list(order))
+    if len(orders) > _MOST_PERMUTATIONS:
+        orders = [list(range(n_states))]
+    return [posterior.permutation(np.array(order)) for order in orders]
+
+
+def pareto_smooth(log_weights: Array) -> tuple[Array, float]:
+    """Pareto-smoothed log weights and k, by ArviZ.
+
+    Parameters
+    ----------
+    log_weights
+        Log of the importance ratios, shape ``(n_draws,)``.
+    """
+    from arviz_stats.base import array_stats
+
+    if np.ptp(np.sort(log_weights)[-len(log_weights) // 5 :]) < 1e-12:
+        return log_weights, 0.0
+    # ArviZ takes log-likelihoods, whose negatives are the ratios of leave-one-out
+    smoothed, k = array_stats.psislw(-log_weights)
+    return np.asarray(smoothed), float(k)
+
+
+def estimate_evidence(
+    posterior: Posterior,
+    modes: list[Mode],
+    rng: np.random.Generator,
+    *,
+    n_draws: int = 400,
+    n_kept: int = 400,
+    n_adaptations: int = 6,
+    worth: float = -np.inf,
+) -> Evidence:
+    """Evidence around all modes found.
+
+    Parameters
+    ----------
+    posterior
+        The density.
+    modes
+        Its modes, best first, distinct up to the order of states.
+    rng
+        Source of the draws.
+    n_draws
+        Importance draws of a round.
+    n_kept
+        Posterior draws to keep.
+    n_adaptations
+        Most further rounds, each with components added where the weights are large.
+    worth
+        Log evidence below which the importance sampler is not worth running; by convention eight
+        nats below the best figure so far.
+    """
+    pairs = [_component(posterior, mode) for mode in modes]
+    components = [component for component, _ in pairs]
+    best = max((mode for _, mode in pairs), key=lambda mode: mode.log_density)
+    labels = gammaln(posterior.n_states + 1)
+    parts = np.array([component.log_evidence for component in components])
+    laplace = float(logsumexp(parts) + labels)
+    quick = max(quick_log_evidence(posterior, mode) for mode in modes)
+    if max(laplace, quick) < worth:
+        laplace = max(laplace, quick)
+        return Evidence(
+            posterior.n_states, laplace, laplace, np.nan, 0.5, np.nan, 0.0,
+            np.empty((0, posterior.size)), best, "laplace",
+        )  # fmt: skip
+    shares = np.exp(parts - logsumexp(parts))
+    # a mode whose Laplace figure is off must still be visited
+    shares = 0.8 * shares + 0.2 / len(shares)
+    exchanges = _exchanges(posterior, components[0])
+    sampler = _Mixture(posterior, components, shares, exchanges, rng)
+    importance, error, k, effective = np.nan, np.inf, np.inf, 0.0
+    for attempt in range(1 + n_adaptations):
+        sampler.draw(n_draws)
+        log_weights = sampler.log_weights()
+        smoothed, k = pareto_smooth(log_weights)
+        weights = np.exp(smoothed - logsumexp(smoothed))
+        effective = float(1.0 / (weights**2).sum())
+        importance = float(
+            logsumexp(log_weights) - np.log(weights.size) + labels - np.log(len(exchanges))
+        )
+        error = float(np.sqrt(max(1.0 / effective - 1.0 / weights.size, 0.0)))
+        # far below the best a rough figure is enough: it is the probabilities that count
+        behind = max(worth + MARGIN - importance, 0.0)
+        if (k < 0.6 and error < 0.1 * np.exp(0.5 * behind)) or attempt == n_adaptations:
+            break
+        sampler.adapt(weights)
+    keep = rng.choice(weights.size, size=n_kept, p=weights)
+    reliable = bool(k < 0.7 and effective > 20)
+    return Evidence(
+        posterior.n_states,
+        importance,
+        laplace,
+        importance,
+        error if reliable else max(1.0, error),
+        k,
+        effective,
+        sampler.points[keep],
+        best,
+        "importance" if reliable else "rough",
+    )
+
+
+class _Mixture:
+    """Density to draw from: a mixture of components that grows where the weights are large.
+
+    Incremental mixture importance sampling [1]_: after each round a component is added around
+    the draws of largest weight, and all draws are reweighted against the whole mixture.
+
+    References
+    ----------
+    .. [1] Raftery, A. E.; Bao, L. Estimating and projecting trends in HIV/AIDS generalized
+       epidemics using incremental mixture importance sampling. Biometrics 66, 1162 (2010),
+       doi:10.1111/j.1541-0420.2010.01399.x.
+    """
+
+    def __init__(
+        self,
+        posterior: Posterior,
+        components: list[Component],
+        shares: Array,
+        exchanges: list[NDArray[np.intp]],
+        rng: np.random.Generator,
+    ) -> None:
+        self.posterior, self.rng, self.exchanges = posterior, rng, exchanges
+        self.components: list[Component] = []
+        self.drawn: list[float] = []
+        self.points = np.empty((0, posterior.size))
+        self._log_posterior = np.empty(0)
+        self._log_component: list[Array] = []
+        self._next = shares
+        for component in components:
+            self._add(component)
+
+    def _add(self, component: Component) -> None:
+        self.components.append(component)
+        self.drawn.append(0.0)
+        self._log_component.append(self._evaluate(component, self.points))
+
+    def _evaluate(self, component: Component, points: Array) -> Array:
+        values = [component.log_density(points[:, order]) for order in self.exchanges]
+        density: Array = logsumexp(np.array(values), axis=0) - np.log(len(self.exchanges))
+        return density
+
+    def draw(self, n_draws: int) -> None:
+        """Draw from the components in the shares of the moment."""
+        which = self.rng.choice(len(self._next), size=n_draws, p=self._next / self._next.sum())
+        noise = self.rng.standard_t(_DEGREES, size=(n_draws, self.posterior.size))
+        points = np.empty_like(noise)
+        for index, component in enumerate(self.components):
+            points[which == index] = component.draw(noise[which == index])
+        inside = np.isfinite(points).all(axis=1)
+        values = np.full(n_draws, -np.inf)
+        for n in np.flatnonzero(inside):
+            values[n] = self.posterior.log_density(points[n])
+        # what falls outside the support has weight zero, but counts as drawn
+        points[~inside] = self.components[0].centre
+        self.points = np.vstack([self.points, points])
+        self._log_posterior = np.concatenate([self._log_posterior, values])
+        for index, component in enumerate(self.components):
+            self._log_component[index] = np.concatenate(
+                [self._log_component[index], self._evaluate(component, points)]
+            )
+            self.drawn[index] += n_draws * float(self._next[index] / self._next.sum())
+
+    def log_weights(self) -> Array:
+        """Log of posterior density over mixture density at every draw."""
+        shares = np.log(np.maximum(self.drawn, 1e-300)) - np.log(np.sum(self.drawn))
+        mixture = logsumexp(np.array(self._log_component) + shares[:, None], axis=0)
+        weights = self._log_posterior - mixture
+        return np.where(np.isfinite(weights), weights, -1e6)
+
+    def adapt(self, weights: Array) -> None:
+        """Add components around the heaviest draws, and draw from them next."""
+        n_old = len(self.components)
+        heaviest = np.argsort(weights)[::-1]
+        chosen: list[np.intp] = []
+        for index in heaviest[:50]:
+            apart = all(
+                np.abs(self.points[index] - self.points[other]).max() > 0.5 for other in chosen
+            )
+            if apart and weights[index] > 0.02:
+                chosen.append(index)
+            if len(chosen) == 3:
+                break
+        owner = np.argmax(np.array(self._log_component), axis=0)
+        for index in chosen or [heaviest[0]]:
+            base = self.components[int(owner[index])]
+            self._add(base.moved(self.points[index]))
+        shares = np.zeros(len(self.components))
+        shares[:n_old] = 0.3 / n_old
+        shares[n_old:] = 0.7 / (len(self.components) - n_old)
+        self._next = shares

@@ -1,0 +1,283 @@
+r"""The posterior of a model with a given number of states, in coordinates fit for its geometry.
+
+Every free parameter is the logarithm of an intensity: counts per s of a state in a gate,
+transitions per s from one state to another. The posterior of an intensity is close to a gamma
+density, and one number per intensity means no simplex and no redundancy: brightness and decay
+shape, exit rate and jump probabilities are functions of them.
+
+With :math:`\lambda_k = \sum_g \mu_{kg}` and :math:`p_{kg} = \mu_{kg}/\lambda_k` the prior is
+log-normal for the brightest :math:`\lambda`, uniform below it for the others (which of the states
+is the brightest is uniform too: states are exchangeable), Dirichlet(:math:`\kappa\, p^{pooled}`)
+for each decay, log-normal for each exit rate and Dirichlet for the jumps.
+
+Without delays a level is its brightness alone, and levels repel each other: their joint density
+carries the factor :math:`\prod_{i<j} |\lambda_i - \lambda_j|^r`, normalised by Selberg's integral
+[1]_. K then counts distinct levels, and a level split in two twins is no answer. With delays the
+decays tell states apart, and levels of equal brightness are welcome.
+
+References
+----------
+.. [1] Forrester, P. J.; Warnaar, S. O. The importance of the Selberg integral. Bull. Amer. Math.
+   Soc. 45, 489 (2008), doi:10.1090/S0273-0979-08-01221-4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import digamma, gammaln
+
+from pncbayes.hmm.likelihood import BinnedLikelihood, Gradient
+from pncbayes.physics.modelfile import LogNormal, ModelFile
+
+__all__ = ["Parameters", "Posterior", "log_selberg"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Physical parameters of one point.
+
+    Attributes
+    ----------
+    gate_rate_per_s
+        Counts per s in each gate, shape ``(n_states, n_gates)``.
+    transition_rate_per_s
+        Shape ``(n_states, n_states)``, zero on the diagonal.
+    concentration
+        Concentration of the decays around the pooled one; NaN with a single gate.
+    excess
+        Excess variance ratios, shape ``(n_states,)``, or None.
+    """
+
+    gate_rate_per_s: Array
+    transition_rate_per_s: Array
+    concentration: float
+    excess: Array | None
+
+    @property
+    def n_states(self) -> int:
+        """Number of states."""
+        return int(self.gate_rate_per_s.shape[0])
+
+    @property
+    def rate_per_s(self) -> Array:
+        """Total counts per s of each state, background included, shape ``(n_states,)``."""
+        total: Array = self.gate_rate_per_s.sum(axis=1)
+        return total
+
+    @property
+    def exit_rate_per_s(self) -> Array:
+        """Exit rate of each state per s, shape ``(n_states,)``."""
+        total: Array = self.transition_rate_per_s.sum(axis=1)
+        return total
+
+    def ordered(self) -> Parameters:
+        """Return the same point with states from bright to dim."""
+        return self.permuted(np.argsort(-self.rate_per_s, kind="stable"))
+
+    def permuted(self, order: NDArray[np.intp]) -> Parameters:
+        """Return the same point with states in another order."""
+        return Parameters(
+            self.gate_rate_per_s[order],
+            self.transition_rate_per_s[np.ix_(order, order)],
+            self.concentration,
+            None if self.excess is None else self.excess[order],
+        )
+
+
+def _log_normal(log_value: Array | float, prior: LogNormal) -> tuple[Array, Array]:
+    """Log density of the logarithm, and its slope."""
+    z = (np.asarray(log_value) - np.log(prior.median)) / prior.sigma
+    return -0.5 * z**2 - np.log(prior.sigma * np.sqrt(2 * np.pi)), -z / prior.sigma
+
+
+def log_selberg(n_levels: int, repulsion: float) -> float:
+    """Log of the integral over (0, 1)^n of the repulsion among n levels and the brightest at 1.
+
+    Selberg's integral with alpha = 1, beta = 1 + repulsion and gamma = repulsion / 2.
+    """
+    half = 0.5 * repulsion
+    j = np.arange(n_levels)
+    return float(
+        np.sum(
+            gammaln(1.0 + j * half)
+            + gammaln(1.0 + repulsion + j * half)
+            + gammaln(1.0 + (j + 1) * half)
+            - gammaln(2.0 + repulsion + (n_levels + j - 1) * half)
+            - gammaln(1.0 + half)
+        )
+    )
+
+
+class Posterior:
+    """Log posterior density of the logarithms of the intensities.
+
+    Parameters
+    ----------
+    likelihood
+        The likelihood of the trace.
+    model
+        The priors.
+    n_states
+        Number of states.
+    """
+
+    def __init__(self, likelihood: BinnedLikelihood, model: ModelFile, n_states: int) -> None:
+        self.likelihood, self.model, self.n_states = likelihood, model, n_states
+        self.n_gates = likelihood.n_gates
+        # half a count per gate keeps the pooled decay away from zero
+        pooled = likelihood.gate_totals + 0.5
+        self.pooled = pooled / pooled.sum()
+        self.has_excess = likelihood.emission.has_excess
+        self.repulsion = model.repulsion if self.n_gates == 1 else 0.0
+        self._log_selberg = log_selberg(n_states - 1, self.repulsion)
+        self._off = ~np.eye(n_states, dtype=bool)
+        self._rates_at = n_states * self.n_gates
+        self._rest_at = self._rates_at + n_states * (n_states - 1)
+
+    @property
+    def size(self) -> int:
+        """Number of free parameters."""
+        return self._rest_at + (self.n_gates > 1) + self.n_states * self.has_excess
+
+    @property
+    def rate_slice(self) -> slice:
+        """Where the logarithms of the transition rates stand in a vector."""
+        return slice(self._rates_at, self._rest_at)
+
+    def unpack(self, vector: Array) -> Parameters:
+        """Physical parameters at a point of the log coordinates, shape ``(size,)``."""
+        intensities = np.exp(vector)
+        rates = np.zeros((self.n_states, self.n_states))
+        rates[self._off] = intensities[self._rates_at : self._rest_at]
+        rest = intensities[self._rest_at :]
+        has_decay = self.n_gates > 1
+        return Parameters(
+            intensities[: self._rates_at].reshape(self.n_states, self.n_gates),
+            rates,
+            float(rest[0]) if has_decay else float("nan"),
+            rest[int(has_decay) :] if self.has_excess else None,
+        )
+
+    def pack(self, parameters: Parameters) -> Array:
+        """Log coordinates of physical parameters, shape ``(size,)``."""
+        parts = [parameters.gate_rate_per_s.ravel(), parameters.transition_rate_per_s[self._off]]
+        if self.n_gates > 1:
+            parts.append(np.array([parameters.concentration]))
+        if self.has_excess:
+            excess = parameters.excess
+            if excess is None:
+                excess = np.full(self.n_states, self.model.excess_variance_ratio.median)
+            parts.append(excess)
+        return np.log(np.maximum(np.concatenate(parts), 1e-300))
+
+    def permutation(self, order: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Indices that carry a vector to the one with states in another order."""
+        states = np.arange(self._rates_at).reshape(self.n_states, self.n_gates)[order].ravel()
+        table = np.zeros((self.n_states, self.n_states), dtype=np.intp)
+        table[self._off] = np.arange(self._rates_at, self._rest_at)
+        rates = table[np.ix_(order, order)][self._off]
+        rest = np.arange(self._rest_at, self.size)
+        if self.has_excess:
+            rest = np.concatenate([rest[: self.n_gates > 1], rest[self.n_gates > 1 :][order]])
+        return np.concatenate([states, rates, rest]).astype(np.intp)
+
+    def log_prior(self, vector: Array) -> tuple[float, Array]:
+        """Log prior density of the log coordinates, and its gradient."""
+        point = self.unpack(vector)
+        slope = np.zeros_like(vector)
+        n_states, model = self.n_states, self.model
+        rate = point.rate_per_s
+        shape = point.gate_rate_per_s / rate[:, None]
+        brightest = int(np.argmax(rate))
+        density, log_slope = _log_normal(np.log(rate[brightest]), model.brightest_rate_per_s)
+        # log-normal in log: one factor 1/rate less; the uniform ones give 1/brightest each
+        value = float(density) - np.log(n_states)
+        value -= (n_states - 1) * np.log(rate[brightest])
+        value += np.log(rate).sum() - np.log(rate[brightest])
+        rate_slope = np.ones(n_states)
+        rate_slope[brightest] += float(log_slope) - (n_states - 1) - 1
+        if self.repulsion > 0.0 and n_states > 1:
+            apart = rate[:, None] - rate[None, :]
+            np.fill_diagonal(apart, 1.0)
+            distance = np.maximum(np.abs(apart), 1e-12 * rate[brightest])
+            pairs = 0.5 * n_states * (n_states - 1) * self.repulsion
+            value += 0.5 * self.repulsion * float(np.log(distance).sum())
+            value -= pairs * np.log(rate[brightest]) + self._log_selberg
+            push = np.sign(apart) / distance
+            np.fill_diagonal(push, 0.0)
+            rate_slope += self.repulsion * rate * push.sum(axis=1)
+            rate_slope[brightest] -= pairs
+        gates = rate_slope[:, None] * shape
+        if self.n_gates > 1:
+            weight = point.concentration * self.pooled
+            logs = np.log(np.maximum(shape, 1e-300))
+            value += n_states * (gammaln(point.concentration) - gammaln(weight).sum())
+            value += float((weight * logs).sum())
+            gates += weight - point.concentration * shape
+            density, log_slope = _log_normal(np.log(point.concentration), model.decay_concentration)
+            value += float(density)
+            slope[self._rest_at] = log_slope + point.concentration * (
+                n_states * (digamma(point.concentration) - (self.pooled * digamma(weight)).sum())
+                + (self.pooled * logs).sum()
+            )
+        slope[: self._rates_at] = gates.ravel()
+        if n_states > 1:
+            rates_value, rates_slope = self._log_prior_switching(point)
+            value += rates_value
+            slope[self._rates_at : self._rest_at] = rates_slope
+        if point.excess is not None:
+            density, log_slope = _log_normal(np.log(point.excess), model.excess_variance_ratio)
+            value += float(density.sum())
+            slope[self._rest_at + (self.n_gates > 1) :] = log_slope
+        return float(value), slope
+
+    def _log_prior_switching(self, point: Parameters) -> tuple[float, Array]:
+        exits = point.exit_rate_per_s
+        targets = self.n_states - 1
+        c = self.model.jump_concentration
+        density, log_slope = _log_normal(np.log(exits), self.model.exit_rate_per_s)
+        jump = point.transition_rate_per_s / exits[:, None]
+        logs = np.log(np.maximum(jump[self._off], 1e-300))
+        value = float(density.sum() + c * logs.sum())
+        value += self.n_states * (gammaln(c * targets) - targets * gammaln(c))
+        slope = log_slope[:, None] * jump + c - c * targets * jump
+        return value, slope[self._off]
+
+    def log_density(self, vector: Array) -> float:
+        """Log posterior density, not normalised: its integral is the evidence."""
+        point = self.unpack(vector)
+        return self.log_prior(vector)[0] + self.likelihood.value(
+            point.gate_rate_per_s, point.transition_rate_per_s, point.excess
+        )
+
+    def gradient(self, vector: Array) -> tuple[float, Array, Gradient]:
+        """Log posterior density, its gradient, and the likelihood's parts."""
+        point = self.unpack(vector)
+        parts = self.likelihood.gradient(
+            point.gate_rate_per_s, point.transition_rate_per_s, point.excess
+        )
+        value, slope = self.log_prior(vector)
+        slope[: self._rates_at] += (parts.gate_rate * point.gate_rate_per_s).ravel()
+        slope[self._rates_at : self._rest_at] += (
+            parts.transition_rate * point.transition_rate_per_s
+        )[self._off]
+        if point.excess is not None and parts.excess is not None:
+            slope[self._rest_at + (self.n_gates > 1) :] += parts.excess * point.excess
+        return value + parts.value, slope, parts
+
+    def curvature(self, vector: Array, parts: Gradient) -> Array:
+        """Diagonal curvature if the hidden path were known, shape ``(size,)``: a scale."""
+        point = self.unpack(vector)
+        diagonal = np.full(vector.size, 0.25)
+        photons = parts.occupied_s[:, None] * point.gate_rate_per_s
+        if self.n_gates > 1:
+            photons = photons + point.concentration * self.pooled
+        diagonal[: self._rates_at] = photons.ravel() + 0.25
+        jumps = parts.occupied_s[:, None] * point.transition_rate_per_s
+        diagonal[self._rates_at : self._rest_at] = jumps[self._off] + 0.25
+        return diagonal

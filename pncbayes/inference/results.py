@@ -1,0 +1,283 @@
+"""`Fit`: what is known of a dot after the fit, as tables, a summary and a tree that is saved."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from pncbayes.errors import PhotonFileError
+
+__all__ = ["MECHANISMS", "Fit", "load"]
+
+MECHANISMS = (
+    "auger", "hot_carrier", "nbc", "unresolved_charging", "background", "other",
+)  # fmt: skip
+_QUANTILES = (0.05, 0.95)
+
+
+def _interval(values: Any) -> dict[str, float]:
+    draws = np.asarray(values, dtype=float)
+    draws = draws[np.isfinite(draws)]
+    if draws.size == 0:
+        return {"mean": np.nan, "sd": np.nan, "q05": np.nan, "q95": np.nan}
+    low, high = np.quantile(draws, _QUANTILES)
+    return {
+        "mean": float(draws.mean()),
+        "sd": float(draws.std()),
+        "q05": float(low),
+        "q95": float(high),
+    }
+
+
+class Fit:
+    """Result of `pncbayes.fit`.
+
+    Everything is computed from `tree`, so that a fit saved and opened again is the same fit.
+
+    Parameters
+    ----------
+    tree
+        Groups: ``posterior`` (draws for the most probable number of states), ``sample_stats``,
+        ``evidence`` (per number of states), ``states`` (probability of each state in each bin),
+        ``predictive`` (checks), ``observed_data``, ``constant_data``.
+    """
+
+    def __init__(self, tree: xr.DataTree) -> None:
+        self.tree = tree
+
+    def __repr__(self) -> str:
+        name = Path(self.tree.attrs["path"]).name or "photons"
+        table = ", ".join(f"{k}: {p:.2f}" for k, p in self.n_states.items() if p > 0.005)
+        return f"Fit({name}, P(number of states) = {{{table}}})"
+
+    @property
+    def n_states(self) -> pd.Series:
+        """P(number of states | data), indexed by the number of states."""
+        values = self.tree["evidence"]["probability"]
+        index = pd.Index(values["n_states"].values.astype(int), name="n_states")
+        return pd.Series(values.values, index=index, name="probability")
+
+    @property
+    def most_probable_n_states(self) -> int:
+        """The number of states that states and rates are given for."""
+        return int(self.tree.attrs["most_probable_n_states"])
+
+    def _draws(self, name: str) -> np.ndarray:
+        values = self.tree["posterior"][name].stack(sample=("chain", "draw"))
+        return np.asarray(values.transpose("sample", ...).values)
+
+    @property
+    def states(self) -> pd.DataFrame:
+        """One row per state from bright to dim: mean, sd and 90 % interval of each quantity.
+
+        ``rate_per_s`` is signal counts per s at the detectors, after background; ``lifetime_ns``
+        the amplitude-averaged lifetime (NaN where it cannot be said); ``occupancy`` the share of
+        the recording spent there.
+        """
+        frame: dict[str, Any] = {}
+        n_states = self.most_probable_n_states
+        for name in ("rate_per_s", "lifetime_ns", "occupancy"):
+            known = name in self.tree["posterior"]
+            draws = self._draws(name) if known else np.full((1, n_states), np.nan)
+            parts = [_interval(draws[:, state]) for state in range(n_states)]
+            for key in ("mean", "sd", "q05", "q95"):
+                frame[f"{name}_{key}"] = [part[key] for part in parts]
+        return pd.DataFrame(frame, index=pd.RangeIndex(n_states, name="state"))
+
+    def _on(self) -> np.ndarray:
+        """Which states are ON in each draw, shape ``(n_draws, n_states)``."""
+        rate = self._draws("rate_per_s")
+        threshold = float(self.tree.attrs["on_threshold"])
+        on: np.ndarray = rate >= threshold * rate.max(axis=1, keepdims=True)
+        return on
+
+    @property
+    def rates(self) -> pd.DataFrame:
+        """One row per ordered pair of states: rate per s with its 90 % interval, and its kind.
+
+        ``trapping`` leads from an ON to an OFF state, ``detrapping`` back, ``dim_to_dim`` joins
+        OFF states and ``bright_to_bright`` ON states. ON: at least half the brightness of the
+        brightest state (``on_threshold``).
+        """
+        draws = self._draws("transition_rate_per_s")
+        on = self._on().mean(axis=0) >= 0.5
+        rows = []
+        for i in range(draws.shape[1]):
+            for j in range(draws.shape[1]):
+                if i == j:
+                    continue
+                kind = {
+                    (True, False): "trapping",
+                    (False, True): "detrapping",
+                    (False, False): "dim_to_dim",
+                    (True, True): "bright_to_bright",
+                }[bool(on[i]), bool(on[j])]
+                part = {f"per_s_{key}": value for key, value in _interval(draws[:, i, j]).items()}
+                rows.append({"from": i, "to": j, "kind": kind, **part})
+        columns = ["from", "to", "kind", "per_s_mean", "per_s_sd", "per_s_q05", "per_s_q95"]
+        return pd.DataFrame(rows, columns=columns)
+
+    @property
+    def on_fraction(self) -> dict[str, float]:
+        """Share of the recording spent in ON states: mean, sd and 90 % interval."""
+        return _interval((self._draws("occupancy") * self._on()).sum(axis=1))
+
+    @property
+    def k_trap_per_s(self) -> dict[str, float] | None:
+        """Rate from ON to OFF states per s of ON time; None without OFF states."""
+        return self._crossing(from_on=True)
+
+    @property
+    def k_detrap_per_s(self) -> dict[str, float] | None:
+        """Rate from OFF to ON states per s of OFF time; None without OFF states."""
+        return self._crossing(from_on=False)
+
+    def _crossing(self, *, from_on: bool) -> dict[str, float] | None:
+        on = self._on()
+        if on.all(axis=1).mean() > 0.5:
+            return None
+        source = on if from_on else ~on
+        rates = self._draws("transition_rate_per_s")
+        occupancy = self._draws("occupancy") * source
+        flow = (occupancy[:, :, None] * rates * ~source[:, None, :]).sum(axis=(1, 2))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return _interval(flow / occupancy.sum(axis=1))
+
+    @property
+    def mechanisms(self) -> None:
+        """Probability of each mechanism; not there yet."""
+        return None
+
+    @property
+    def loss_budget(self) -> None:
+        """Share of the lost photons by mechanism; not there yet."""
+        return None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the result has to know."""
+        texts: list[str] = json.loads(self.tree.attrs["warnings"])
+        return texts
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """Evidence and its error per number of states, quality of the draws, predictive checks."""
+        evidence = self.tree["evidence"]
+        numbers = [str(int(n)) for n in evidence["n_states"].values]
+
+        def column(name: str) -> dict[str, float]:
+            return dict(zip(numbers, evidence[name].values.astype(float).tolist(), strict=True))
+
+        checks = self.tree["predictive"]["p_value"]
+        stats = self.tree["sample_stats"].attrs
+        return {
+            "log_evidence": column("log_evidence"),
+            "log_evidence_error": column("log_evidence_error"),
+            "log_evidence_laplace": column("log_evidence_laplace"),
+            "log_evidence_importance": column("log_evidence_importance"),
+            "pareto_k": column("pareto_k"),
+            "effective_draws": column("effective_draws"),
+            "method": dict(zip(numbers, evidence["method"].values.tolist(), strict=True)),
+            "n_states_probability_wide_priors": column("probability_wide_priors"),
+            "n_states_probability_narrow_priors": column("probability_narrow_priors"),
+            "predictive_p_values": {
+                str(name): float(value)
+                for name, value in zip(checks["check"].values, checks.values, strict=True)
+            },
+            "likelihood_width_s": float(self.tree.attrs["likelihood_width_s"]),
+            "sampler": str(stats.get("sampler", "evidence")),
+            "r_hat": stats.get("r_hat"),
+            "ess": float(stats.get("ess", np.nan)),
+            "divergences": stats.get("divergences"),
+            "excess_noise_log_bayes_factor": stats.get("excess_noise_log_bayes_factor"),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Return the result as plain numbers and text, ready for JSON (NaN where unknown)."""
+        attrs = self.tree.attrs
+        states = []
+        for _, row in self.states.iterrows():
+            entry: dict[str, Any] = {}
+            for name in ("rate_per_s", "lifetime_ns", "occupancy"):
+                parts = {key: float(row[f"{name}_{key}"]) for key in ("mean", "sd", "q05", "q95")}
+                unknown = name == "lifetime_ns" and not np.isfinite(parts["mean"])
+                entry[name] = None if unknown else parts
+            entry.update(mechanism=None, named_mechanism=None, reference=None)
+            states.append(entry)
+        rates = [
+            {
+                "from": int(row["from"]),
+                "to": int(row["to"]),
+                "kind": row["kind"],
+                "per_s": {key: float(row[f"per_s_{key}"]) for key in ("mean", "sd", "q05", "q95")},
+            }
+            for _, row in self.rates.iterrows()
+        ]
+        return {
+            "schema": 1,
+            "file": attrs["path"],
+            "n_photons": int(attrs["n_photons"]),
+            "duration_s": float(attrs["duration_s"]),
+            "width_s": float(attrs["width_s"]),
+            "n_states": {str(k): float(p) for k, p in self.n_states.items()},
+            "most_probable_n_states": self.most_probable_n_states,
+            "states": states,
+            "mechanisms": None,
+            "verdict": None,
+            "rates": rates,
+            "k_trap_per_s": self.k_trap_per_s,
+            "k_detrap_per_s": self.k_detrap_per_s,
+            "auger_rate_per_ns": None,
+            "on_fraction": self.on_fraction,
+            "loss_budget": None,
+            "diagnostics": self.diagnostics,
+            "warnings": self.warnings,
+            "model": {"name": attrs["model_name"], "digest": attrs["model_digest"]},
+            "random_seed": attrs.get("random_seed"),
+            "version": attrs["pncbayes_version"],
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the tree to a netCDF file, aside first and then renamed.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or not writable; nothing is left behind then.
+        """
+        target = Path(path)
+        aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            self.tree.to_netcdf(aside, engine="h5netcdf")
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> Fit:
+    """Open a saved fit.
+
+    Parameters
+    ----------
+    path
+        A file written by `Fit.save`.
+
+    Raises
+    ------
+    PhotonFileError
+        If the file is not a saved fit.
+    """
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as opened:
+            tree = opened.load()
+    except (OSError, ValueError, KeyError) as error:
+        raise PhotonFileError(f"{path}: cannot be opened as a saved fit ({error})") from error
+    if "pncbayes_version" not in tree.attrs or "evidence" not in tree.children:
+        raise PhotonFileError(f"{path}: a netCDF file, but not a fit saved by pncbayes")
+    return Fit(tree)

@@ -1,0 +1,1 @@
+"""Recordings: files, photons, instrument, binning."""

@@ -1,0 +1,394 @@
+"""The instrument response: measured, or estimated from the rise of the decay."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.special
+from numpy.typing import NDArray
+
+from pncbayes.errors import PhotonFileError, PncbayesWarning
+from pncbayes.photons.gates import DelayClock, delay_clock, delay_histogram, find_pulse
+from pncbayes.photons.stream import Photons
+
+__all__ = [
+    "LoadedResponse",
+    "Rise",
+    "estimate_response",
+    "fit_rise",
+    "gaussian_on_clock",
+    "load_response",
+]
+
+# Clocks of data and response may differ by this much, relatively.
+_CLOCK_TOLERANCE = 1e-3
+_TEXT_ENDINGS = (".txt", ".dat", ".csv", ".asc", ".tsv")
+
+
+@dataclass(frozen=True)
+class Rise:
+    """The rise of a decay, as that of a Gaussian response.
+
+    Parameters
+    ----------
+    center_ns, center_sd_ns
+        Centre of the response after the start of the TCSPC period, and its standard error, in ns.
+    sd_ns, sd_error_ns
+        Standard deviation of the response, and its standard error, in ns.
+    """
+
+    center_ns: float
+    center_sd_ns: float
+    sd_ns: float
+    sd_error_ns: float
+
+    @property
+    def width_ns(self) -> float:
+        """Full width at half maximum, in ns."""
+        return float(np.sqrt(8 * np.log(2)) * self.sd_ns)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedResponse:
+    """A response on the delay clock of the data.
+
+    Parameters
+    ----------
+    weight
+        Share of each tick, shape ``(n_ticks,)``, sum 1.
+    source
+        Where it came from, in words.
+    """
+
+    weight: NDArray[np.float64]
+    source: str
+
+
+def fit_rise(histogram: NDArray[np.int64], clock: DelayClock) -> Rise | None:
+    """Fit a Gaussian response to the rise of a decay.
+
+    Around the pulse the counts are taken as ``floor + Phi((t - center) / sd) * exp(a + b t)``, with
+    Phi the Gaussian distribution function, integrated over the ticks, by maximum likelihood. That
+    holds when the decay loses little over the width of the response; scatter and components faster
+    than the response make the width come out too small, so it is no substitute for a measurement.
+
+    Parameters
+    ----------
+    histogram
+        Photons per tick, shape ``(n_ticks,)``.
+    clock
+        The delay clock.
+
+    Returns
+    -------
+    Rise or None
+        None when the delays show no pulse. A width below a tenth of a tick is given as that.
+    """
+    pulse = find_pulse(histogram)
+    if pulse is None:
+        return None
+    counts = np.asarray(histogram, dtype=np.float64)
+    center, sd = float(pulse.position), 0.5 * pulse.step + 0.3
+    reach = 12.0 * pulse.step + 6.0
+    for _ in range(2):
+        center, sd, errors = _fit_rise_window(counts, center, sd, reach)
+        reach = 6.0 * sd + 6.0
+    tick = clock.tick_ns
+    return Rise((center % clock.period_ticks) * tick, errors[0] * tick, sd * tick, errors[1] * tick)
+
+
+def _fit_rise_window(
+    counts: NDArray[np.float64], center: float, sd: float, reach: float
+) -> tuple[float, float, tuple[float, float]]:
+    n_ticks = counts.size
+    reach = min(reach, n_ticks / 4)
+    window = np.arange(int(np.floor(center - reach)), int(np.ceil(center + reach)) + 1)
+    seen = counts[window % n_ticks]
+    nodes, node_weight = np.polynomial.legendre.leggauss(5)
+    time = window[:, None] + 0.5 + 0.5 * nodes
+    peak = max(float(seen.max()), 1.0)
+    low = max(float(np.median(seen[: max(1, seen.size // 4)])), 0.05)
+
+    def expected(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        u = time - p[0]
+        edge = scipy.special.ndtr(u / np.exp(p[1]))
+        rise = edge * np.exp(np.clip(p[2] + p[3] * u, -50, 50))
+        return np.asarray(np.exp(p[4]) + 0.5 * rise @ node_weight)
+
+    span = float(reach)
+    start = np.array([center, np.log(sd), np.log(peak), 0.0, np.log(low)])
+    lowest = np.array([center - span, np.log(0.1), np.log(peak) - 5, -2.0, np.log(1e-3)])
+    highest = np.array([center + span, np.log(span), np.log(peak) + 3, 0.5 / span, np.log(peak)])
+    best, covariance = _poisson_fit(expected, seen, start, lowest, highest)
+    errors = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    width = float(np.exp(best[1]))
+    return float(best[0]), width, (float(errors[0]), float(errors[1]) * width)
+
+
+def _poisson_fit(
+    expected: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    seen: NDArray[np.float64],
+    start: NDArray[np.float64],
+    lowest: NDArray[np.float64],
+    highest: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fisher scoring with damping, inside bounds; best parameters and their covariance."""
+
+    def log_likelihood(mean: NDArray[np.float64]) -> float:
+        return float(np.sum(seen * np.log(mean) - mean))
+
+    best = np.clip(start, lowest, highest)
+    mean = expected(best)
+    value, damping = log_likelihood(mean), 1e-2
+    information = np.eye(best.size)
+    for _ in range(80):
+        slope = np.empty((best.size, seen.size))
+        for i in range(best.size):
+            above, below = best.copy(), best.copy()
+            above[i] += 1e-5
+            below[i] -= 1e-5
+            slope[i] = (expected(above) - expected(below)) / 2e-5
+        information = (slope / mean) @ slope.T
+        gradient = slope @ (seen / mean - 1.0)
+        gained = 0.0
+        while damping < 1e8:
+            damped = information + np.diag(damping * np.diag(information) + 1e-10)
+            trial = np.clip(best + np.linalg.solve(damped, gradient), lowest, highest)
+            trial_mean = expected(trial)
+            trial_value = log_likelihood(trial_mean)
+            if trial_value >= value:
+                gained = trial_value - value
+                best, mean, value, damping = trial, trial_mean, trial_value, damping * 0.1
+                break
+            damping *= 10.0
+        if gained < 1e-6:
+            break
+    return best, np.linalg.pinv(information)
+
+
+def gaussian_on_clock(center_ns: float, sd_ns: float, clock: DelayClock) -> NDArray[np.float64]:
+    """Gaussian response on the delay clock, wrapped around the period, sum 1.
+
+    Returns
+    -------
+    numpy.ndarray, shape ``(n_ticks,)``
+    """
+    edges = np.arange(clock.n_ticks + 1) * clock.tick_ns
+    edges[-1] = clock.period_ns
+    weight = np.zeros(clock.n_ticks)
+    for image in (-1, 0, 1):
+        u = (edges - center_ns + image * clock.period_ns) / sd_ns
+        weight += np.diff(scipy.special.ndtr(u))
+    return weight / weight.sum()
+
+
+def estimate_response(
+    histogram: NDArray[np.int64], clock: DelayClock, *, name: str = "photons"
+) -> NDArray[np.float64] | None:
+    """Estimate the response from the rise of the data themselves.
+
+    Parameters
+    ----------
+    histogram
+        Photons per tick, shape ``(n_ticks,)``.
+    clock
+        The delay clock.
+    name
+        What to call the recording in the warning.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        A Gaussian on the delay clock, shape ``(n_ticks,)``, sum 1 (`fit_rise`); None without pulse.
+
+    Warns
+    -----
+    PncbayesWarning
+        Always: such a response hides what is faster than itself.
+    """
+    rise = fit_rise(histogram, clock)
+    if rise is None:
+        warnings.warn(
+            f"{name}: the delays show no laser pulse, so there is no response and no lifetime",
+            PncbayesWarning,
+            stacklevel=2,
+        )
+        return None
+    warnings.warn(
+        f"{name}: the response was estimated from the rise of the decay (Gaussian, "
+        f"{rise.width_ns:.3g} ns wide at half maximum, centre {rise.center_ns:.4g} ns): lifetimes "
+        "near or below that width are uncertain; give a measured response",
+        PncbayesWarning,
+        stacklevel=2,
+    )
+    return gaussian_on_clock(rise.center_ns, rise.sd_ns, clock)
+
+
+def load_response(
+    response: Any,
+    clock: DelayClock,
+    histogram: NDArray[np.int64],
+    *,
+    name: str = "photons",
+    shift_ticks: dict[int, int] | None = None,
+) -> LoadedResponse | None:
+    """Bring a response onto the delay clock of the data.
+
+    Parameters
+    ----------
+    response
+        None: estimated from the rise of the data, with a warning. A number: the standard deviation,
+        in ns, of a Gaussian at the rise of the data. A path: a recording of the response, or a text
+        file of two columns (delay in ns, counts). `Photons` of such a recording. An array: counts
+        per tick of the delay clock of the data.
+    clock
+        Delay clock of the data.
+    histogram
+        Delay histogram of the data, shape ``(n_ticks,)``.
+    name
+        What to call the data in messages.
+    shift_ticks
+        Alignment of the detectors of the data, applied to those of the response as well.
+
+    Returns
+    -------
+    LoadedResponse or None
+        None when the data show no pulse to estimate a response from. A flat floor is taken off a
+        measured response (its median tick), and ticks that do not rise above the noise of that
+        floor are set to zero.
+
+    Raises
+    ------
+    PhotonFileError
+        "response with another clock": its tick or its period differs by more than 0.1 % from that
+        of the data, or an array has more than 1 % more or fewer ticks than the period.
+    """
+    if response is None:
+        estimated = estimate_response(histogram, clock, name=name)
+        return None if estimated is None else LoadedResponse(estimated, "estimated from the rise")
+    if isinstance(response, bool):
+        raise PhotonFileError(f"{name}: `response` must be a file, photons, array or number")
+    if isinstance(response, int | float | np.integer | np.floating):
+        return _gaussian_at_rise(float(response), clock, histogram, name)
+    if isinstance(response, str | os.PathLike):
+        path = os.fspath(response)
+        if path.lower().endswith(_TEXT_ENDINGS):
+            weight = _read_text(path, clock)
+            return LoadedResponse(
+                _clean(_fit_length(weight, clock, path), path), f"measured: {path}"
+            )
+        from pncbayes.photons.formats import read
+
+        response = read(path)
+    if isinstance(response, Photons):
+        label = response.path or "response"
+        weight = _histogram_of(response, clock, label, shift_ticks)
+        return LoadedResponse(_clean(weight, label), f"measured: {label}")
+    weight = np.asarray(response, dtype=np.float64)
+    return LoadedResponse(
+        _clean(_fit_length(weight, clock, "response"), "response"), "measured: array"
+    )
+
+
+def _gaussian_at_rise(
+    sd_ns: float, clock: DelayClock, histogram: NDArray[np.int64], name: str
+) -> LoadedResponse:
+    if not (np.isfinite(sd_ns) and 0 < sd_ns < clock.period_ns / 10):
+        raise PhotonFileError(
+            f"{name}: `response` as a number is the sd of a Gaussian in ns, above 0 and below a "
+            f"tenth of the laser period ({clock.period_ns / 10:.4g} ns), got {sd_ns}"
+        )
+    rise = fit_rise(histogram, clock)
+    if rise is None:
+        raise PhotonFileError(f"{name}: the delays show no laser pulse to put a response at")
+    return LoadedResponse(
+        gaussian_on_clock(rise.center_ns, sd_ns, clock), f"Gaussian of {sd_ns:g} ns at the rise"
+    )
+
+
+def _other_clock(label: str, what: str) -> PhotonFileError:
+    return PhotonFileError(
+        f"{label}: response with another clock: {what}; measure it with the settings of the data"
+    )
+
+
+def _histogram_of(
+    photons: Photons, clock: DelayClock, label: str, shift_ticks: dict[int, int] | None
+) -> NDArray[np.float64]:
+    own = delay_clock(photons)
+    if own is None or len(photons) == 0:
+        raise PhotonFileError(f"{label}: a response needs photons with delays, this has none")
+    if abs(own.tick_ns / clock.tick_ns - 1.0) > _CLOCK_TOLERANCE:
+        raise _other_clock(label, f"tick {own.tick_ns:.6g} ns, in the data {clock.tick_ns:.6g} ns")
+    known = own.known_period and clock.known_period
+    if known and abs(own.period_ns / clock.period_ns - 1.0) > _CLOCK_TOLERANCE:
+        raise _other_clock(
+            label, f"period {own.period_ns:.6g} ns, in the data {clock.period_ns:.6g} ns"
+        )
+    counts = delay_histogram(photons, shift_ticks).astype(np.float64)
+    if own.n_ticks == clock.n_ticks or not known:
+        padded = np.zeros(clock.n_ticks)
+        padded[: min(counts.size, clock.n_ticks)] = counts[: clock.n_ticks]
+        return padded
+    return _fit_length(counts, clock, label)
+
+
+def _fit_length(counts: NDArray[np.float64], clock: DelayClock, label: str) -> NDArray[np.float64]:
+    if counts.ndim != 1 or abs(counts.size / clock.n_ticks - 1.0) > 0.01:
+        raise _other_clock(
+            label, f"shape {counts.shape}, the laser period of the data has {clock.n_ticks} ticks"
+        )
+    folded = np.zeros(clock.n_ticks)
+    np.add.at(folded, np.arange(counts.size) % clock.n_ticks, counts)
+    return folded
+
+
+def _read_text(path: str, clock: DelayClock) -> NDArray[np.float64]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.replace(",", " ").split() for line in file]
+        rows = [[float(word) for word in line[:2]] for line in lines if _is_numbers(line)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise PhotonFileError(f"{path}: cannot be read as a text file ({error})") from error
+    table = np.array(rows, dtype=np.float64)
+    if table.ndim != 2 or table.shape[0] < 2:
+        raise PhotonFileError(
+            f"{path}: a response as text needs two columns, delay in ns and counts"
+        )
+    step = float(np.median(np.diff(table[:, 0])))
+    if abs(step / clock.tick_ns - 1.0) > _CLOCK_TOLERANCE:
+        raise _other_clock(path, f"tick {step:.6g} ns, in the data {clock.tick_ns:.6g} ns")
+    before = round(table[0, 0] / clock.tick_ns)
+    return np.concatenate([np.zeros(max(0, before)), table[:, 1]])
+
+
+def _is_numbers(words: list[str]) -> bool:
+    if len(words) < 2:
+        return False
+    try:
+        float(words[0])
+        float(words[1])
+    except ValueError:
+        return False
+    return True
+
+
+def _clean(counts: NDArray[np.float64], label: str) -> NDArray[np.float64]:
+    if not np.all(np.isfinite(counts)) or np.any(counts < 0) or not counts.sum() > 0:
+        raise PhotonFileError(f"{label}: a response must be finite numbers >= 0 and not all zero")
+    floor = float(np.median(counts))
+    above = counts - floor
+    if floor > 0:
+        # nine ticks together, so that single ticks of noise do not pass for a tail
+        smooth = np.convolve(
+            np.concatenate([above[-4:], above, above[:4]]), np.ones(9) / 9, "valid"
+        )
+        above = np.where(smooth > 3.0 * np.sqrt(floor / 9.0), np.maximum(above, 0.0), 0.0)
+    if not above.sum() > 0:
+        raise PhotonFileError(f"{label}: the response is flat, without a pulse")
+    return np.asarray(above / above.sum())

@@ -1,0 +1,1 @@
+"""What a state emits, how states switch, and the simulator."""

@@ -1,0 +1,231 @@
+"""Model files: hypotheses as data, read with the standard library and never executed."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pncbayes.errors import ModelFileError
+
+__all__ = ["LogNormal", "ModelFile", "find_model_files", "load_model"]
+
+SCHEMA = 1
+MOST_STATES = 12
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """A log-normal prior.
+
+    Attributes
+    ----------
+    median
+        Median, in the unit that the key's name says.
+    sigma
+        Standard deviation of the natural logarithm.
+    """
+
+    median: float
+    sigma: float
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A hypothesis: what is believed before the data are seen.
+
+    Attributes
+    ----------
+    name, claim, references
+        What the file says of itself.
+    n_states
+        Fewest and most states.
+    brightest_rate_per_s
+        Prior of the brightest level, counts per s; every other level is uniform below it.
+    repulsion
+        Exponent of the distance between levels in their prior, used where there are no delays.
+    decay_concentration
+        Prior of the concentration of the Dirichlet around the pooled decay.
+    exit_rate_per_s
+        Prior of the exit rate of each state, per s.
+    jump_concentration
+        Concentration of the Dirichlet over the states that an exit leads to.
+    excess_variance_ratio
+        Prior of the excess variance ratio, used when excess noise is asked for.
+    text, digest
+        The file itself and its hash.
+    """
+
+    name: str
+    claim: str
+    references: tuple[str, ...]
+    n_states: tuple[int, int]
+    brightest_rate_per_s: LogNormal
+    repulsion: float
+    decay_concentration: LogNormal
+    exit_rate_per_s: LogNormal
+    jump_concentration: float
+    excess_variance_ratio: LogNormal
+    text: str
+    digest: str
+
+    def widened(self, factor: float) -> ModelFile:
+        """Return the same beliefs with every log-normal prior wider by `factor`."""
+        from dataclasses import replace
+
+        def widen(prior: LogNormal) -> LogNormal:
+            return LogNormal(prior.median, prior.sigma * factor)
+
+        return replace(
+            self,
+            brightest_rate_per_s=widen(self.brightest_rate_per_s),
+            decay_concentration=widen(self.decay_concentration),
+            exit_rate_per_s=widen(self.exit_rate_per_s),
+        )
+
+
+def find_model_files() -> dict[str, Path]:
+    """Names and paths of the models that are shipped, installed or in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "models", package.parent / "models"):
+        found = {path.stem: path for path in sorted(folder.glob("*.toml"))}
+        if found:
+            return found
+    raise ModelFileError("no model files were found beside the package; reinstall pncbayes")
+
+
+def load_model(model: str | Path | ModelFile) -> ModelFile:
+    """Read a model file by name or path.
+
+    Parameters
+    ----------
+    model
+        Name of a shipped model (``"free"``), path of a TOML file, or a `ModelFile`.
+
+    Returns
+    -------
+    ModelFile
+
+    Raises
+    ------
+    ModelFileError
+        If it is not there, not TOML, or a key is missing, unknown or out of range.
+    """
+    if isinstance(model, ModelFile):
+        return model
+    path = Path(model)
+    if path.suffix != ".toml":
+        shipped = find_model_files()
+        if str(model) not in shipped:
+            raise ModelFileError(
+                f"no model named {str(model)!r}; shipped are {', '.join(shipped)}; "
+                "or give the path of a .toml file"
+            )
+        path = shipped[str(model)]
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path}: not a TOML file ({error})") from error
+    return _parse(content, text, str(path))
+
+
+_TABLES: dict[str, tuple[str, ...]] = {
+    "brightness": ("brightest_rate_per_s", "relative", "repulsion"),
+    "decay": ("family", "concentration"),
+    "switching": ("family", "exit_rate_per_s", "jump"),
+    "noise": ("excess_variance_ratio",),
+}
+_TOP = ("schema", "name", "claim", "references", "n_states")
+
+
+def _parse(content: Mapping[str, Any], text: str, path: str) -> ModelFile:
+    _check_keys(content, (*_TOP, *_TABLES), path, "the file")
+    if content["schema"] != SCHEMA:
+        raise ModelFileError(
+            f"{path}: `schema` is {content['schema']!r}; this version reads {SCHEMA}"
+        )
+    for table, keys in _TABLES.items():
+        _check_keys(content[table], keys, path, f"[{table}]")
+    n_states = content["n_states"]
+    if (
+        not isinstance(n_states, list)
+        or len(n_states) != 2
+        or not all(isinstance(n, int) for n in n_states)
+        or not 1 <= n_states[0] <= n_states[1] <= MOST_STATES
+    ):
+        raise ModelFileError(
+            f"{path}: `n_states` must be [fewest, most] within 1 to {MOST_STATES}, got {n_states!r}"
+        )
+    for table, allowed in (("decay", "free"), ("switching", "markov")):
+        family = content[table]["family"]
+        if family != allowed:
+            raise ModelFileError(f"{path}: [{table}] `family` must be {allowed!r}, got {family!r}")
+    relative = content["brightness"]["relative"]
+    if relative != {"dist": "Uniform", "low": 0.0, "high": 1.0}:
+        raise ModelFileError(
+            f"{path}: [brightness] `relative` must be "
+            f'{{ dist = "Uniform", low = 0.0, high = 1.0 }}, got {relative!r}'
+        )
+    jump = content["switching"]["jump"]
+    if not isinstance(jump, dict) or jump.get("dist") != "Dirichlet":
+        raise ModelFileError(f"{path}: [switching] `jump` must be a Dirichlet, got {jump!r}")
+    return ModelFile(
+        name=_text(content["name"], "name", path),
+        claim=_text(content["claim"], "claim", path),
+        references=tuple(_text(item, "references", path) for item in content["references"]),
+        n_states=(n_states[0], n_states[1]),
+        brightest_rate_per_s=_log_normal(content, "brightness", "brightest_rate_per_s", path),
+        repulsion=_positive(content["brightness"]["repulsion"], "repulsion", path),
+        decay_concentration=_log_normal(content, "decay", "concentration", path),
+        exit_rate_per_s=_log_normal(content, "switching", "exit_rate_per_s", path),
+        jump_concentration=_positive(jump.get("concentration"), "jump concentration", path),
+        excess_variance_ratio=_log_normal(content, "noise", "excess_variance_ratio", path),
+        text=text,
+        digest=hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
+    )
+
+
+def _check_keys(table: Any, allowed: tuple[str, ...], path: str, where: str) -> None:
+    if not isinstance(table, dict):
+        raise ModelFileError(f"{path}: {where} must be a table, got {table!r}")
+    for key in table:
+        if key not in allowed:
+            raise ModelFileError(
+                f"{path}: unknown key {key!r} in {where}; allowed are {', '.join(allowed)}"
+            )
+    for key in allowed:
+        if key not in table:
+            raise ModelFileError(f"{path}: {where} lacks the key {key!r}")
+
+
+def _text(value: Any, key: str, path: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ModelFileError(f"{path}: `{key}` must be text, got {value!r}")
+    return value
+
+
+def _positive(value: Any, key: str, path: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
+        raise ModelFileError(f"{path}: `{key}` must be a positive number, got {value!r}")
+    return float(value)
+
+
+def _log_normal(content: Mapping[str, Any], table: str, key: str, path: str) -> LogNormal:
+    prior = content[table][key]
+    where = f"[{table}] {key}"
+    if not isinstance(prior, dict) or prior.get("dist") != "LogNormal":
+        raise ModelFileError(
+            f"{path}: {where} must be "
+            f'{{ dist = "LogNormal", median = ..., sigma = ... }}, got {prior!r}'
+        )
+    _check_keys(prior, ("dist", "median", "sigma"), path, where)
+    return LogNormal(
+        _positive(prior["median"], f"{where} median", path),
+        _positive(prior["sigma"], f"{where} sigma", path),
+    )

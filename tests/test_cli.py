@@ -1,0 +1,303 @@
+"""The command line: what it writes, what it prints, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from pncbayes.cli import app
+from pncbayes.errors import PhotonFileError, PncbayesWarning
+from pncbayes.photons.stream import Photons
+
+RESULTS = {"summary.json", "fit.nc", "overview.png"}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def assert_fails(result: Result, *parts: str) -> None:
+    """One line on stderr, status 2, nothing on stdout."""
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+    for part in parts:
+        assert part in result.stderr
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """A table of photons with microsecond times and nanosecond delays."""
+    rng = np.random.default_rng(1)
+    file = tmp_path / "dot.csv"
+    times, delays = np.sort(rng.integers(0, 10**6, 500)), rng.integers(0, 100, 500)
+    lines = ["time_ticks,delay_ticks", *(f"{t},{d}" for t, d in zip(times, delays, strict=True))]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+UNITS = ("--tick-s", "1e-6", "--delay-tick-ns", "1", "--period-ns", "100")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, make_fit: Callable[..., Any]) -> list[dict[str, Any]]:
+    """Put a made-up fit in place of the real one; return what it was asked for."""
+    seen: list[dict[str, Any]] = []
+
+    def fit(data: Photons, **settings: Any) -> Any:
+        seen.append({"data": data, **settings})
+        return make_fit(2, warnings=("may be more than one dot",))
+
+    module = types.ModuleType("pncbayes.inference.fit")
+    module.fit = fit  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pncbayes.inference.fit", module)
+    return seen
+
+
+def test_fit_writes_three_files_and_prints_a_table(
+    recording: Path, calls: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    out = tmp_path / "a" / "b"
+    result = run("fit", recording, "--out", out, "--width-ms", 5, *UNITS)
+    assert result.exit_code == 0, result.stderr
+    assert names(out) == RESULTS
+    assert names(out.parent) == {"b"}
+    assert json.loads((out / "summary.json").read_text())["most_probable_n_states"] == 2
+    assert (out / "overview.png").read_bytes().startswith(b"\x89PNG")
+    for part in ("Number of states", "counts per s", "Switching", "may be more than one dot"):
+        assert part in result.stdout
+    (call,) = calls
+    assert call.pop("data").n_photons == 500
+    assert call == {
+        "width_s": pytest.approx(0.005),
+        "max_states": None,
+        "model": "free",
+        "response": None,
+        "random_seed": 1,
+        "progressbar": False,
+    }
+
+
+def test_fit_passes_its_options_on(
+    recording: Path, calls: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    options = ("--max-states", 3, "--model", "steady", "--response", "irf.ptu", "--seed", 7)
+    assert run("fit", recording, "--out", tmp_path / "out", *options, *UNITS).exit_code == 0
+    (call,) = calls
+    assert call["width_s"] is None
+    assert (call["max_states"], call["model"]) == (3, "steady")
+    assert (call["response"], call["random_seed"]) == ("irf.ptu", 7)
+
+
+def test_fit_into_a_folder_that_exists_keeps_other_files(
+    recording: Path, calls: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    (out / "summary.json").write_text("old")
+    assert run("fit", recording, "--out", out, *UNITS).exit_code == 0
+    assert names(out) == RESULTS | {"notes.txt"}
+    assert (out / "notes.txt").read_text() == "mine"
+    assert json.loads((out / "summary.json").read_text())["schema"] == 1
+
+
+def test_a_failed_write_leaves_nothing(
+    recording: Path,
+    calls: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device", "overview.png")
+
+    monkeypatch.setattr("pncbayes.report.overview.save_overview", fail)
+    before = names(tmp_path)
+    result = run("fit", recording, "--out", tmp_path / "out", *UNITS)
+    assert_fails(result, "overview.png", "No space left on device")
+    assert names(tmp_path) == before
+
+
+def test_numbers_that_json_lacks_become_null(
+    recording: Path,
+    calls: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    summary = {"states": [{"lifetime_ns": {"mean": float("nan")}}], 1: np.float64("inf")}
+    monkeypatch.setattr("fake_fit.FakeFit.summary", lambda _: summary)
+    assert run("fit", recording, "--out", tmp_path / "out", *UNITS).exit_code == 0
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert found == {"states": [{"lifetime_ns": {"mean": None}}], "1": None}
+
+
+@pytest.mark.parametrize("width", ["0", "-1", "nan", "inf"])
+def test_a_width_must_be_positive(
+    recording: Path, calls: list[dict[str, Any]], tmp_path: Path, width: str
+) -> None:
+    result = run("fit", recording, "--out", tmp_path / "out", "--width-ms", width)
+    assert_fails(result, "--width-ms", "positive")
+    assert not calls
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_must_not_be_a_file(
+    recording: Path, calls: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    assert_fails(run("fit", recording, "--out", recording), "is a file", "give a folder")
+    assert_fails(run("fit", recording, "--out", recording / "below"), "is a file")
+    assert not calls
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage\0\1\2" * 50, b"%PDF-1.7 and so on"])
+@pytest.mark.parametrize("command", ["info", "fit"])
+def test_a_foreign_file_is_one_line(tmp_path: Path, command: str, content: bytes) -> None:
+    file = tmp_path / "foreign.ptu"
+    file.write_bytes(content)
+    out = () if command == "info" else ("--out", tmp_path / "out")
+    assert_fails(run(command, file, *out), "foreign.ptu")
+    assert names(tmp_path) == {"foreign.ptu"}
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    assert_fails(run("info", tmp_path / "nowhere.ptu"), "nowhere.ptu")
+
+
+def test_a_table_without_units_is_refused(recording: Path) -> None:
+    assert_fails(run("info", recording), "tick_s")
+
+
+def test_a_reading_option_must_have_a_value(recording: Path) -> None:
+    assert_fails(run("info", recording, "-o", "frame_s"), "NAME=VALUE", "frame_s")
+    assert_fails(run("info", recording, *UNITS, "-o", "nonsense=1"), "nonsense")
+
+
+def test_reading_options_reach_the_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    def read(path: Path, **options: Any) -> None:
+        seen.update(options)
+        raise PhotonFileError("two\nlines")
+
+    monkeypatch.setattr("pncbayes.photons.formats.read", read)
+    options = ("-o", "frame_s=0.05", "-o", "trace=3", "-o", "record_format=spc-130")
+    assert_fails(run("info", "x", "--salvage", *options, *UNITS), "two lines")
+    assert seen == {
+        "salvage": True,
+        "tick_s": 1e-6,
+        "delay_tick_ns": 1.0,
+        "period_ns": 100.0,
+        "frame_s": 0.05,
+        "trace": 3,
+        "record_format": "spc-130",
+    }
+
+
+def test_info_of_a_table(recording: Path) -> None:
+    result = run("info", recording, *UNITS)
+    assert result.exit_code == 0, result.stderr
+    assert "500" in result.stdout
+
+
+def test_a_response_needs_photons(calls: list[dict[str, Any]], tmp_path: Path) -> None:
+    file = tmp_path / "trace.csv"
+    file.write_text("counts\n" + "3\n" * 20, encoding="utf-8")
+    options = ("-o", "width_s=0.01", "--response", "irf.ptu")
+    assert_fails(run("fit", file, "--out", tmp_path / "out", *options), "--response", "trace.csv")
+    assert not calls
+
+
+def test_only_our_warnings_are_shown(
+    recording: Path, calls: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["pncbayes.inference.fit"]
+    plain = module.fit
+
+    def fit(*arguments: Any, **settings: Any) -> Any:
+        warnings.warn("rates may be too fast", PncbayesWarning, stacklevel=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("for developers", DeprecationWarning, stacklevel=1)
+        return plain(*arguments, **settings)
+
+    monkeypatch.setattr(module, "fit", fit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        result = run("fit", recording, "--out", tmp_path / "out", *UNITS)
+    assert "warning: rates may be too fast" in result.stderr
+    assert "for developers" not in result.stderr
+
+
+def test_simulate_writes_photons_and_truth(tmp_path: Path) -> None:
+    file = tmp_path / "dot.ptu"
+    result = run("simulate", file, "--preset", "auger", "--duration-s", 0.5, "--seed", 3)
+    assert result.exit_code == 0, result.stderr
+    truth = json.loads((tmp_path / "dot.truth.json").read_text())
+    assert truth["duration_s"] == 0.5
+    facts = run("info", file)
+    assert facts.exit_code == 0, facts.stderr
+    assert f"{truth['n_photons']:,}" in facts.stdout
+
+
+def test_simulate_names_the_presets(tmp_path: Path) -> None:
+    result = run("simulate", tmp_path / "dot.ptu", "--preset", "nonsense")
+    assert_fails(result, "nonsense", "demo", "auger")
+    assert names(tmp_path) == set()
+    assert "Auger loss" in run("simulate", "--presets").stdout
+
+
+def test_usage_errors_have_the_same_status() -> None:
+    assert run("fit", "x.ptu").exit_code == 2
+    assert run("nonsense").exit_code == 2
+    assert run("info").exit_code == 2
+
+
+def test_version() -> None:
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("pncbayes 0")
+
+
+def test_the_module_is_the_command_and_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "empty.ptu").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "pncbayes", "info", "empty.ptu"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: empty.ptu")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_demo_finds_what_it_simulated(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    result = run("demo", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert names(out) >= RESULTS | {"dot.ptu", "dot.truth.json"}
+    summary = json.loads((out / "summary.json").read_text())
+    truth = json.loads((out / "dot.truth.json").read_text())
+    assert summary["most_probable_n_states"] == truth["n_states"]
+    assert summary["file"].endswith("dot.ptu")
