@@ -23,13 +23,16 @@ class Emission(Protocol):
 
     has_excess: bool
 
+    def take(self, rows: NDArray[np.intp]) -> Emission:
+        """Return the same family for some of the rows."""
+
     def log_columns(self, means: Array, excess: Array | None) -> Array:
         """Log-likelihood of each row under each column, shape ``(n_rows, n_columns)``."""
 
     def pullback(
         self, means: Array, excess: Array | None, slope: Array
     ) -> tuple[Array, Array | None]:
-        """Derivatives with respect to `means` and `excess`, given those of the log columns."""
+        """Return derivatives by `means` and `excess`, given those by the log columns."""
 
 
 class PoissonEmission:
@@ -44,26 +47,43 @@ class PoissonEmission:
     has_excess = False
 
     def __init__(self, counts: Array) -> None:
-        self.counts = np.ascontiguousarray(counts, dtype=np.float64)
-        self._constant = -gammaln(self.counts + 1.0).sum(axis=1)
+        data = np.asarray(counts, dtype=np.float64)
+        # two more columns carry the total mean and the constant through one matrix product
+        self._augmented = np.empty((data.shape[0], data.shape[1] + 2))
+        self._augmented[:, :-2] = data
+        self._augmented[:, -2] = -1.0
+        self._augmented[:, -1] = -gammaln(data + 1.0).sum(axis=1)
+
+    @property
+    def counts(self) -> Array:
+        """Counts per row and gate, shape ``(n_rows, n_gates)``."""
+        return self._augmented[:, :-2]
+
+    def take(self, rows: NDArray[np.intp]) -> PoissonEmission:
+        """Return the same family for some of the rows."""
+        part = object.__new__(PoissonEmission)
+        part._augmented = self._augmented[rows]
+        return part
 
     def log_columns(self, means: Array, excess: Array | None = None) -> Array:
         """Log-likelihood under the expected counts `means`, shape ``(n_columns, n_gates)``."""
-        columns = self.counts @ np.log(means).T
-        columns -= means.sum(axis=1)
-        columns += self._constant[:, None]
+        weights = np.empty((means.shape[0], means.shape[1] + 2))
+        np.log(means, out=weights[:, :-2])
+        weights[:, -2] = means.sum(axis=1)
+        weights[:, -1] = 1.0
+        columns: Array = self._augmented @ weights.T
         return columns
 
     def pullback(
         self, means: Array, excess: Array | None, slope: Array
     ) -> tuple[Array, Array | None]:
-        """Derivative with respect to `means`, shape ``(n_columns, n_gates)``; no extra ones."""
-        expected = slope.T @ self.counts
-        return expected / means - slope.sum(axis=0)[:, None], None
+        """Return the derivative by `means`, shape ``(n_columns, n_gates)``; no extra ones."""
+        expected = slope.T @ self._augmented
+        return expected[:, :-2] / means + expected[:, -2:-1], None
 
 
 class NegativeBinomialEmission:
-    r"""Excess noise: the total has variance :math:`(1+\phi)\mu`, the gates given it are multinomial.
+    r"""Excess noise: the total has variance :math:`(1+\phi)\mu`, the gates are multinomial.
 
     The family is closed under addition at constant :math:`\phi`, so it does not depend on the
     bin width. The total n has probability
@@ -84,6 +104,10 @@ class NegativeBinomialEmission:
         # totals repeat, and gammaln is dear: evaluate once per distinct total
         self._distinct, self._row = np.unique(self.totals, return_inverse=True)
 
+    def take(self, rows: NDArray[np.intp]) -> NegativeBinomialEmission:
+        """Return the same family for some of the rows."""
+        return NegativeBinomialEmission(self.counts[rows])
+
     def log_columns(self, means: Array, excess: Array | None) -> Array:
         """Log-likelihood under `means` and the excess variance ratio, shape ``(n_columns,)``."""
         if excess is None:
@@ -101,7 +125,7 @@ class NegativeBinomialEmission:
     def pullback(
         self, means: Array, excess: Array | None, slope: Array
     ) -> tuple[Array, Array | None]:
-        """Derivatives with respect to `means` and `excess`."""
+        """Return the derivatives by `means` and `excess`."""
         if excess is None:
             raise ValueError("`excess` is needed: one excess variance ratio per column")
         mean = means.sum(axis=1)
@@ -141,6 +165,12 @@ class CameraEmission:
         self.gain, self.offset = gain, offset
         self.read_noise, self.excess_factor = read_noise, excess_factor
 
+    def take(self, rows: NDArray[np.intp]) -> CameraEmission:
+        """Return the same family for some of the rows."""
+        return CameraEmission(
+            self.counts[rows], self.gain, self.offset, self.read_noise, self.excess_factor
+        )
+
     def _moments(self, means: Array) -> tuple[Array, Array]:
         photons = means[:, 0]
         variance = (self.excess_factor * self.gain) ** 2 * photons + self.read_noise**2
@@ -155,7 +185,7 @@ class CameraEmission:
     def pullback(
         self, means: Array, excess: Array | None, slope: Array
     ) -> tuple[Array, Array | None]:
-        """Derivative with respect to `means`, shape ``(n_columns, 1)``."""
+        """Return the derivative by `means`, shape ``(n_columns, 1)``."""
         mean, variance = self._moments(means)
         residual = self.counts[:, None] - mean
         mean_slope = (slope * residual / variance).sum(axis=0)

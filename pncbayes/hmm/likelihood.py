@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from pncbayes.hmm.emission import (
     NegativeBinomialEmission,
     PoissonEmission,
 )
+from pncbayes.hmm.sparse import Active, ColumnSlopes, SparseColumns
 from pncbayes.hmm.switching import (
     n_pairs,
     pair_nodes,
@@ -158,8 +159,7 @@ class BinnedLikelihood:
         means = shares @ (gate_rate_per_s * self.width_s)
         column_excess = None if excess is None else shares @ excess
         columns = self.emission.log_columns(means, column_excess)
-        largest = columns.max(axis=1)
-        columns -= largest[:, None]
+        largest = kernels.subtract_row_maximum(columns)
         np.exp(columns, out=columns)
         return columns, largest, shares, means, column_excess
 
@@ -172,6 +172,8 @@ class BinnedLikelihood:
         gate_rate_per_s: Array,
         transition_rate_per_s: Array,
         excess: Array | None = None,
+        *,
+        active: Active | None = None,
     ) -> float:
         """Log-likelihood.
 
@@ -183,6 +185,9 @@ class BinnedLikelihood:
             Shape ``(n_states, n_states)``; the diagonal is ignored.
         excess
             Excess variance ratio of each state, shape ``(n_states,)``; needed with excess noise.
+        active
+            Rows of each pair of states in which a switch is worth considering, as
+            `active_rows` gives them; all rows if not given.
 
         Returns
         -------
@@ -191,12 +196,17 @@ class BinnedLikelihood:
         """
         if transition_rate_per_s.sum(axis=1).max() * self.width_s > FASTEST_PER_BIN:
             return -np.inf
-        columns, largest, *_ = self._columns(gate_rate_per_s, excess)
         stay, pair_weights = switch_weights(
             transition_rate_per_s, self.width_s, self.nodes, self.node_weights
         )
-        matrices = kernels.bin_matrices(columns, stay, pair_weights)
         initial = self._initial(stay.size)
+        if active is not None:
+            sparse = SparseColumns(self, gate_rate_per_s, excess, active)
+            matrices = sparse.matrices(stay, pair_weights)
+            value = kernels.forward(matrices, self.row_of_bin, initial)
+            return value + self._scale(sparse.largest) + active.constant
+        columns, largest, *_ = self._columns(gate_rate_per_s, excess)
+        matrices = kernels.bin_matrices(columns, stay, pair_weights)
         return self._scale(largest) + kernels.forward(matrices, self.row_of_bin, initial)
 
     def _scale(self, largest: Array) -> float:
@@ -207,35 +217,91 @@ class BinnedLikelihood:
         gate_rate_per_s: Array,
         transition_rate_per_s: Array,
         excess: Array | None = None,
+        *,
+        active: Active | None = None,
     ) -> Gradient:
         """Log-likelihood and its derivatives; parameters as in `value`."""
-        columns, largest, shares, means, column_excess = self._columns(gate_rate_per_s, excess)
         stay, pair_weights = switch_weights(
             transition_rate_per_s, self.width_s, self.nodes, self.node_weights
         )
-        matrices = kernels.bin_matrices(columns, stay, pair_weights)
-        value, matrix_slope, _ = kernels.forward_backward(
-            matrices, self.row_of_bin, self._initial(stay.size)
-        )
-        slope, stay_slope, pair_slope = kernels.columns_pullback(
-            columns, matrix_slope, stay, pair_weights
-        )
-        means_slope, excess_slope = self.emission.pullback(means, column_excess, slope)
+        initial = self._initial(stay.size)
+        if active is not None:
+            sparse = SparseColumns(self, gate_rate_per_s, excess, active)
+            matrices = sparse.matrices(stay, pair_weights)
+            value, slope, _ = kernels.forward_backward(matrices, self.row_of_bin, initial)
+            parts = sparse.pullback(slope, stay, pair_weights)
+            value += active.constant
+            largest = sparse.largest
+        else:
+            columns, largest, shares, means, column_excess = self._columns(gate_rate_per_s, excess)
+            matrices = kernels.bin_matrices(columns, stay, pair_weights)
+            value, matrix_slope, _ = kernels.forward_backward(matrices, self.row_of_bin, initial)
+            slope, stay_slope, pair_slope = kernels.columns_pullback(
+                columns, matrix_slope, stay, pair_weights
+            )
+            means_slope, excess_slope = self.emission.pullback(means, column_excess, slope)
+            parts = ColumnSlopes(
+                shares.T @ means_slope,
+                None if excess_slope is None else shares.T @ excess_slope,
+                stay_slope,
+                pair_slope,
+                slope.sum(axis=0) @ shares,
+            )
         rates_slope = switch_weights_pullback(
             transition_rate_per_s,
             self.width_s,
             self.nodes,
             self.node_weights,
-            stay_slope,
-            pair_slope,
+            parts.stay,
+            parts.pair_weights,
         )
         return Gradient(
             value=self._scale(largest) + value,
-            gate_rate=(shares.T @ means_slope) * self.width_s,
+            gate_rate=parts.means * self.width_s,
             transition_rate=rates_slope,
-            excess=None if excess_slope is None else shares.T @ excess_slope,
-            occupied_s=(slope.sum(axis=0) @ shares) * self.width_s,
+            excess=parts.excess,
+            occupied_s=parts.occupied * self.width_s,
         )
+
+    def active_rows(
+        self,
+        gate_rate_per_s: Array,
+        transition_rate_per_s: Array,
+        excess: Array | None = None,
+        *,
+        tolerance: float = 0.05,
+    ) -> Active | None:
+        """Rows of each pair of states whose posterior probability of a switch is not negligible.
+
+        Most bins of a trace hold no switch. The rows left out hold, for each pair and all
+        together, at most `tolerance` switches; what that takes from the log-likelihood here is
+        added back as a constant, so that only its change away from these parameters is lost.
+
+        Returns
+        -------
+        Active or None
+            None where bins share rows and there is nothing to save.
+        """
+        n_states = gate_rate_per_s.shape[0]
+        if self.n_gates == 1 or n_states == 1:
+            return None
+        columns, largest, *_ = self._columns(gate_rate_per_s, excess)
+        stay, pair_weights = switch_weights(
+            transition_rate_per_s, self.width_s, self.nodes, self.node_weights
+        )
+        matrices = kernels.bin_matrices(columns, stay, pair_weights)
+        initial = self._initial(n_states)
+        value, slope, _ = kernels.forward_backward(matrices, self.row_of_bin, initial)
+        if not np.isfinite(value):
+            return None
+        mass = kernels.pair_mass(columns, slope, stay, pair_weights)
+        threshold = tolerance / self.n_bins
+        rows = [np.flatnonzero(column > threshold) for column in mass.T]
+        active = Active.choose(self.emission, rows)
+        sparse = SparseColumns(self, gate_rate_per_s, excess, active)
+        matrices = sparse.matrices(stay, pair_weights)
+        without = kernels.forward(matrices, self.row_of_bin, initial) + self._scale(sparse.largest)
+        return replace(active, constant=value + self._scale(largest) - without)
 
     def _matrices(
         self, gate_rate_per_s: Array, transition_rate_per_s: Array, excess: Array | None

@@ -18,8 +18,10 @@ __all__ = [
     "forward",
     "forward_backward",
     "most_probable_path",
+    "pair_mass",
     "sample_path",
     "smooth",
+    "subtract_row_maximum",
 ]
 
 Array = NDArray[np.float64]
@@ -73,6 +75,50 @@ def bin_matrices(columns: Array, stay: Array, pair_weights: Array) -> Array:
                 pair += 1
                 start += n_nodes
     return matrices
+
+
+@njit(cache=True, nogil=True)
+def subtract_row_maximum(columns: Array) -> Array:
+    """Subtract from each row its largest entry, in place; return those, shape ``(n_rows,)``."""
+    n_rows, n_columns = columns.shape
+    largest = np.empty(n_rows)
+    for row in range(n_rows):
+        top = columns[row, 0]
+        for column in range(1, n_columns):
+            if columns[row, column] > top:
+                top = columns[row, column]
+        for column in range(n_columns):
+            columns[row, column] -= top
+        largest[row] = top
+    return largest
+
+
+@njit(cache=True, nogil=True)
+def pair_mass(columns: Array, matrix_slope: Array, stay: Array, pair_weights: Array) -> Array:
+    """Posterior number of switches within each pair, by row, ``(n_rows, n_pairs)``."""
+    n_rows = columns.shape[0]
+    n_states = stay.shape[0]
+    n_nodes = pair_weights.shape[2]
+    mass = np.zeros((n_rows, pair_weights.shape[0]))
+    for row in range(n_rows):
+        pair = 0
+        start = n_states
+        for i in range(n_states):
+            for j in range(i + 1, n_states):
+                ij = matrix_slope[row, i, j]
+                ji = matrix_slope[row, j, i]
+                ii = matrix_slope[row, i, i]
+                jj = matrix_slope[row, j, j]
+                for m in range(n_nodes):
+                    mass[row, pair] += columns[row, start + m] * (
+                        ij * pair_weights[pair, 0, m]
+                        + ji * pair_weights[pair, 1, m]
+                        + ii * pair_weights[pair, 2, m]
+                        + jj * pair_weights[pair, 3, m]
+                    )
+                pair += 1
+                start += n_nodes
+    return mass
 
 
 @njit(cache=True, nogil=True)

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 def generator(transition_rate_per_s: Array) -> Array:
-    """Generator from transition rates per s: the diagonal makes each row sum to zero."""
+    """Make a generator from transition rates per s: the diagonal makes each row sum to zero."""
     matrix = np.array(transition_rate_per_s, dtype=float)
     np.fill_diagonal(matrix, 0.0)
     np.fill_diagonal(matrix, -matrix.sum(axis=1))
@@ -145,7 +145,7 @@ def log_likelihood(matrices: Array, initial: Array) -> float:
 
 
 def log_likelihood_by_enumeration(matrices: Array, initial: Array) -> float:
-    """The same by summing over every path of states at the bin edges."""
+    """Return the same by summing over every path of states at the bin edges."""
     n_bins, n_states = matrices.shape[:2]
     total = 0.0
     for path in itertools.product(range(n_states), repeat=n_bins + 1):

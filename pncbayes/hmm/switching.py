@@ -43,7 +43,7 @@ _TAYLOR_TERMS = 18
 
 
 def n_pairs(n_states: int) -> int:
-    """Number of unordered pairs of states."""
+    """Count unordered pairs of states."""
     return n_states * (n_states - 1) // 2
 
 
@@ -124,7 +124,7 @@ def transition_matrix(rates: Array, width_s: float) -> Array:
 
 @njit(cache=True, error_model="numpy")
 def _transition_pullback(rates: Array, width_s: float, cotangent: Array) -> Array:
-    """Derivative of ``sum(cotangent * transition_matrix)`` with respect to the generator."""
+    """Return the derivative of ``sum(cotangent * transition_matrix)`` by the generator."""
     matrix, shift, halvings = _scaled_series(rates, width_s)
     matrix = matrix.T.copy()
     n_states = rates.shape[0]
@@ -149,7 +149,7 @@ def _transition_pullback(rates: Array, width_s: float, cotangent: Array) -> Arra
 
 @njit(cache=True, error_model="numpy")
 def _bessel_series(x: float) -> tuple[float, float, float]:
-    """Sums over k of x^k/(k! k!), x^k/(k! (k+1)!), x^k/(k! (k+2)!)."""
+    """Return sums over k of x^k/(k! k!), x^k/(k! (k+1)!), x^k/(k! (k+2)!)."""
     zeroth, first, second = 1.0, 1.0, 0.5
     term = 1.0
     k = 0
@@ -241,7 +241,7 @@ def switch_weights_pullback(
     stay_cotangent: Array,
     pair_cotangent: Array,
 ) -> Array:
-    """Derivative with respect to the rates, given those with respect to the weights.
+    """Return the derivative by the rates, given those with respect to the weights.
 
     Parameters are those of `switch_weights` and the cotangents of what it returns.
 

@@ -1,4 +1,4 @@
-"""Predictive checks: would data drawn from the fitted model look like the data?"""
+"""Predictive checks: whether data drawn from the fitted model look like the data."""
 
 from __future__ import annotations
 
@@ -70,10 +70,12 @@ def replicate_counts(
     if camera is not None:
         gain, offset, read_noise, factor = camera
         sd = np.sqrt((factor * gain) ** 2 * mean + read_noise**2)
-        return offset + gain * mean + sd * rng.standard_normal(mean.size)
+        values: Array = offset + gain * mean + sd * rng.standard_normal(mean.size)
+        return values
     if excess is not None:
         mean = rng.gamma(mean / excess, excess)
-    return rng.poisson(mean).astype(np.float64)
+    counts: Array = rng.poisson(mean).astype(np.float64)
+    return counts
 
 
 def predictive_checks(

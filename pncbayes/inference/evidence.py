@@ -33,9 +33,9 @@ __all__ = ["MARGIN", "Component", "Evidence", "estimate_evidence", "quick_log_ev
 Array = NDArray[np.float64]
 
 _DEGREES = 20.0
-_MOST_PERMUTATIONS = 24
+_MOST_PERMUTATIONS = 120
 # nats below the best at which a number of states no longer matters
-MARGIN = 8.0
+MARGIN = 6.0
 # width of an added component over that of the one it grew from
 _NARROWER = 0.8
 
@@ -189,24 +189,27 @@ def _component(posterior: Posterior, mode: Mode) -> tuple[Component, Mode]:
 def _exchanges(posterior: Posterior, component: Component) -> list[NDArray[np.intp]]:
     """Permutations of the states under which the component overlaps its own copy."""
     n_states = posterior.n_states
-    reach = 0.5 * (component.centre.size + 6.0 * np.sqrt(component.centre.size)) + 8.0
     top = component.draw(np.zeros((1, component.centre.size)))
     peak = component.log_density(top)[0]
-    partner = list(range(n_states))
-    for i, j in itertools.combinations(range(n_states), 2):
-        order = np.arange(n_states)
-        order[[i, j]] = order[[j, i]]
-        swapped = component.log_density(top[:, posterior.permutation(order)])[0]
-        if swapped > peak - reach:
-            root_i, root_j = partner[i], partner[j]
-            partner = [root_i if root == root_j else root for root in partner]
-    orders: list[list[int]] = []
-    for order in itertools.permutations(range(n_states)):
-        if all(partner[k] == partner[order[k]] for k in range(n_states)):
-            orders.append(list(order))
-    if len(orders) > _MOST_PERMUTATIONS:
-        orders = [list(range(n_states))]
-    return [posterior.permutation(np.array(order)) for order in orders]
+    size = component.centre.size
+    reach = 0.5 * (size + 6.0 * np.sqrt(size)) + 8.0
+    while True:
+        partner = list(range(n_states))
+        for i, j in itertools.combinations(range(n_states), 2):
+            order = np.arange(n_states)
+            order[[i, j]] = order[[j, i]]
+            swapped = component.log_density(top[:, posterior.permutation(order)])[0]
+            if swapped > peak - reach:
+                one, other = partner[i], partner[j]
+                partner = [one if group == other else group for group in partner]
+        orders = [
+            np.array(order)
+            for order in itertools.permutations(range(n_states))
+            if all(partner[k] == partner[order[k]] for k in range(n_states))
+        ]
+        if len(orders) <= _MOST_PERMUTATIONS:
+            return [posterior.permutation(order) for order in orders]
+        reach *= 0.7
 
 
 def pareto_smooth(log_weights: Array) -> tuple[Array, float]:
@@ -217,12 +220,12 @@ def pareto_smooth(log_weights: Array) -> tuple[Array, float]:
     log_weights
         Log of the importance ratios, shape ``(n_draws,)``.
     """
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     if np.ptp(np.sort(log_weights)[-len(log_weights) // 5 :]) < 1e-12:
         return log_weights, 0.0
     # ArviZ takes log-likelihoods, whose negatives are the ratios of leave-one-out
-    smoothed, k = array_stats.psislw(-log_weights)
+    smoothed, k = array_stats.psislw(-log_weights)  # type: ignore[no-untyped-call]
     return np.asarray(smoothed), float(k)
 
 
@@ -253,7 +256,7 @@ def estimate_evidence(
     n_adaptations
         Most further rounds, each with components added where the weights are large.
     worth
-        Log evidence below which the importance sampler is not worth running; by convention eight
+        Log evidence below which the importance sampler is not worth running; by convention six
         nats below the best figure so far.
     """
     pairs = [_component(posterior, mode) for mode in modes]

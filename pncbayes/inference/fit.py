@@ -40,6 +40,8 @@ __all__ = ["fit"]
 _N_KEPT = 400
 _N_REPLICATES = 100
 _ON_THRESHOLD = 0.5
+# Bins that lie in one state with more than this probability show its decay unmixed.
+_SURE = 0.995
 
 
 def fit(
@@ -261,10 +263,11 @@ def _judge(
 
 
 def _add_gate_counts(predictive: xr.Dataset, trace: xr.Dataset, states: xr.Dataset) -> xr.Dataset:
-    """Counts per gate that fall in bins of each state, for looking at the decays."""
+    """Add the counts per gate in the bins that surely belong to one state, and the time in those bins."""
     counts = np.asarray(trace["counts"].values, dtype=np.float64)
-    share = states["probability"].values.astype(np.float64)
-    predictive["gate_counts"] = (("state", "gate"), share.T @ counts[: share.shape[0]])
+    sure = (states["probability"].values > _SURE).astype(np.float64)
+    predictive["gate_counts"] = (("state", "gate"), sure.T @ counts[: sure.shape[0]])
+    predictive["gate_counts_time_s"] = ("state", sure.sum(axis=0) * float(trace.attrs["width_s"]))
     return predictive
 
 

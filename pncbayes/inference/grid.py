@@ -70,7 +70,7 @@ def expected_loss_nats(
     """
     counts = brightest_per_s * width_s
     seen = min(1.0, (counts / 200.0) ** 1.8)
-    return 0.4 * (exit_rate_per_s * width_s) ** 2 * seen * duration_s / width_s
+    return float(0.4 * (exit_rate_per_s * width_s) ** 2 * seen * duration_s / width_s)
 
 
 def choose_grid(trace: xr.Dataset, model: ModelFile, rng: np.random.Generator) -> Grid:
@@ -121,7 +121,7 @@ def choose_grid(trace: xr.Dataset, model: ModelFile, rng: np.random.Generator) -
 
 
 def rebin_totals(time_s: Array, width_s: float, duration_s: float) -> Array:
-    """Counts per bin over the recording, whatever the gates."""
+    """Count photons per bin over the recording, whatever the gates."""
     n_bins = max(int(duration_s / width_s * (1 + 1e-12)), 1)
     index = (time_s / width_s).astype(np.int64)
     return np.bincount(index[index < n_bins], minlength=n_bins).astype(np.float64)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 from scipy.optimize import minimize
 
-from pncbayes.hmm.likelihood import FASTEST_PER_BIN, Gradient
+from pncbayes.hmm.likelihood import Gradient
 from pncbayes.inference.posterior import Parameters, Posterior
 
 __all__ = [
@@ -27,6 +27,8 @@ Array = NDArray[np.float64]
 # levels only in the mean of many bins.
 _WINDOWS = (1, 5, 25)
 _SCREEN_STEPS = 8
+# Rounds of quasi-Newton steps, each with the bins that matter chosen anew.
+_REFOCUS = 4
 # Modes within this many nats of the best take part in the evidence.
 _MODE_GAP = 8.0
 
@@ -127,7 +129,7 @@ def rng_free_spread(k: int) -> float:
 def starts_from_simpler(
     simpler: Parameters, width_s: float, *, duration_s: float
 ) -> list[Parameters]:
-    """Starts with one state more than a fitted model.
+    """Make starts with one state more than a fitted model.
 
     Each state is split in two; a mid-level with an exit rate of one per bin is put between each
     neighbouring pair (what bins that straddle a switch would look like, so that the comparison
@@ -194,7 +196,9 @@ def _em_step(posterior: Posterior, point: Parameters, parts: Gradient) -> Parame
 def _screen(posterior: Posterior, start: Parameters) -> tuple[float, Array]:
     vector = posterior.pack(start)
     best = (-np.inf, vector)
-    for _ in range(_SCREEN_STEPS):
+    for step in range(_SCREEN_STEPS):
+        if step % 4 == 0:
+            posterior.focus(vector, tolerance=1.0)
         value, _, parts = posterior.gradient(vector)
         if not np.isfinite(value):
             break
@@ -206,11 +210,24 @@ def _screen(posterior: Posterior, start: Parameters) -> tuple[float, Array]:
     return best
 
 
-def climb(posterior: Posterior, vector: Array, *, max_steps: int = 150) -> Mode:
+def climb(posterior: Posterior, vector: Array, *, max_steps: int = 60) -> Mode:
     """Climb to a maximum by L-BFGS, scaled by the curvature of the complete data."""
+    for _ in range(_REFOCUS):
+        posterior.focus(vector)
+        start, _, parts = posterior.gradient(vector)
+        vector, steps = _quasi_newton(posterior, vector, parts, max_steps)
+        value, _, _ = posterior.gradient(vector)
+        if steps < max_steps and value < start + 1e-3:
+            break
+    posterior.focus(vector)
     value, _, parts = posterior.gradient(vector)
-    scale = 1.0 / np.sqrt(posterior.curvature(vector, parts))
-    origin = vector
+    return Mode(vector, value, parts)
+
+
+def _quasi_newton(
+    posterior: Posterior, origin: Array, parts: Gradient, max_steps: int
+) -> tuple[Array, int]:
+    scale = 1.0 / np.sqrt(posterior.curvature(origin, parts))
 
     def objective(step: Array) -> tuple[float, Array]:
         value, slope, _ = posterior.gradient(origin + step * scale)
@@ -220,22 +237,18 @@ def climb(posterior: Posterior, vector: Array, *, max_steps: int = 150) -> Mode:
 
     # bounds keep a line search from wandering to where exponentials overflow
     reach = 12.0 / scale
-    ceiling = np.full(vector.size, np.inf)
-    ceiling[posterior.rate_slice] = np.log(
-        0.9 * FASTEST_PER_BIN / posterior.likelihood.width_s / max(posterior.n_states - 1, 1)
-    )
-    upper = np.maximum(np.minimum(reach, (ceiling - origin) / scale), 1e-9)
+    low, high = ((bound - origin) / scale for bound in posterior.bounds())
+    lower = np.minimum(np.maximum(-reach, low), -1e-9)
+    upper = np.maximum(np.minimum(reach, high), 1e-9)
     found = minimize(
         objective,
-        np.zeros_like(vector),
+        np.zeros_like(origin),
         jac=True,
         method="L-BFGS-B",
-        bounds=list(zip(-reach, upper, strict=True)),
-        options={"maxiter": max_steps, "maxcor": 20, "ftol": 1e-11, "gtol": 3e-3},
+        bounds=list(zip(lower, upper, strict=True)),
+        options={"maxiter": max_steps, "maxcor": 20, "ftol": 1e-10, "gtol": 3e-3},
     )
-    vector = origin + found.x * scale
-    value, _, parts = posterior.gradient(vector)
-    return Mode(vector, value, parts)
+    return origin + found.x * scale, int(found.nit)
 
 
 def curvature_at(posterior: Posterior, mode: Mode) -> tuple[Array, Array, Array]:
@@ -254,6 +267,7 @@ def curvature_at(posterior: Posterior, mode: Mode) -> tuple[Array, Array, Array]
         Shape ``(size,)``.
     """
     size = mode.vector.size
+    posterior.focus(mode.vector)
     scale = 1.0 / np.sqrt(posterior.curvature(mode.vector, mode.parts))
     _, centre, _ = posterior.gradient(mode.vector)
     hessian = np.empty((size, size))

@@ -29,8 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import digamma, gammaln
 
-from pncbayes.hmm.likelihood import BinnedLikelihood, Gradient
+from pncbayes.hmm.likelihood import FASTEST_PER_BIN, BinnedLikelihood, Gradient
+from pncbayes.hmm.sparse import Active
 from pncbayes.physics.modelfile import LogNormal, ModelFile
+
+# Beyond it the Dirichlet's normalisation is lost in rounding.
+_LARGEST_CONCENTRATION = 1e8
 
 __all__ = ["Parameters", "Posterior", "log_selberg"]
 
@@ -135,6 +139,7 @@ class Posterior:
         self.has_excess = likelihood.emission.has_excess
         self.repulsion = model.repulsion if self.n_gates == 1 else 0.0
         self._log_selberg = log_selberg(n_states - 1, self.repulsion)
+        self.active: Active | None = None
         self._off = ~np.eye(n_states, dtype=bool)
         self._rates_at = n_states * self.n_gates
         self._rest_at = self._rates_at + n_states * (n_states - 1)
@@ -142,7 +147,24 @@ class Posterior:
     @property
     def size(self) -> int:
         """Number of free parameters."""
-        return self._rest_at + (self.n_gates > 1) + self.n_states * self.has_excess
+        return int(self._rest_at + (self.n_gates > 1) + self.n_states * self.has_excess)
+
+    def bounds(self) -> tuple[Array, Array]:
+        """Log coordinates between which a climb may move, each of shape ``(size,)``."""
+        low, high = np.full(self.size, -30.0), np.full(self.size, 30.0)
+        high[self.rate_slice] = np.log(
+            0.9 * FASTEST_PER_BIN / self.likelihood.width_s / max(self.n_states - 1, 1)
+        )
+        if self.n_gates > 1:
+            prior = self.model.decay_concentration
+            low[self._rest_at] = np.log(prior.median) - 5.0 * prior.sigma
+            high[self._rest_at] = np.log(prior.median) + 5.0 * prior.sigma
+        if self.has_excess:
+            prior = self.model.excess_variance_ratio
+            at = self._rest_at + (self.n_gates > 1)
+            low[at:] = np.log(prior.median) - 6.0 * prior.sigma
+            high[at:] = np.log(prior.median) + 6.0 * prior.sigma
+        return low, high
 
     @property
     def rate_slice(self) -> slice:
@@ -176,7 +198,7 @@ class Posterior:
         return np.log(np.maximum(np.concatenate(parts), 1e-300))
 
     def permutation(self, order: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Indices that carry a vector to the one with states in another order."""
+        """Return the indices that carry a vector to the one with states in another order."""
         states = np.arange(self._rates_at).reshape(self.n_states, self.n_gates)[order].ravel()
         table = np.zeros((self.n_states, self.n_states), dtype=np.intp)
         table[self._off] = np.arange(self._rates_at, self._rest_at)
@@ -214,6 +236,8 @@ class Posterior:
             rate_slope[brightest] -= pairs
         gates = rate_slope[:, None] * shape
         if self.n_gates > 1:
+            if not point.concentration < _LARGEST_CONCENTRATION:
+                return -np.inf, slope
             weight = point.concentration * self.pooled
             logs = np.log(np.maximum(shape, 1e-300))
             value += n_states * (gammaln(point.concentration) - gammaln(weight).sum())
@@ -248,18 +272,31 @@ class Posterior:
         slope = log_slope[:, None] * jump + c - c * targets * jump
         return value, slope[self._off]
 
+    def focus(self, vector: Array, *, tolerance: float = 0.05) -> None:
+        """Consider switches only in bins where they matter at a point and around it."""
+        point = self.unpack(vector)
+        self.active = self.likelihood.active_rows(
+            point.gate_rate_per_s, point.transition_rate_per_s, point.excess, tolerance=tolerance
+        )
+
     def log_density(self, vector: Array) -> float:
         """Log posterior density, not normalised: its integral is the evidence."""
         point = self.unpack(vector)
         return self.log_prior(vector)[0] + self.likelihood.value(
-            point.gate_rate_per_s, point.transition_rate_per_s, point.excess
+            point.gate_rate_per_s,
+            point.transition_rate_per_s,
+            point.excess,
+            active=self.active,
         )
 
     def gradient(self, vector: Array) -> tuple[float, Array, Gradient]:
         """Log posterior density, its gradient, and the likelihood's parts."""
         point = self.unpack(vector)
         parts = self.likelihood.gradient(
-            point.gate_rate_per_s, point.transition_rate_per_s, point.excess
+            point.gate_rate_per_s,
+            point.transition_rate_per_s,
+            point.excess,
+            active=self.active,
         )
         value, slope = self.log_prior(vector)
         slope[: self._rates_at] += (parts.gate_rate * point.gate_rate_per_s).ravel()

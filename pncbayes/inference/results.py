@@ -59,7 +59,7 @@ class Fit:
     @property
     def n_states(self) -> pd.Series:
         """P(number of states | data), indexed by the number of states."""
-        values = self.tree["evidence"]["probability"]
+        values = self.tree["evidence"].dataset["probability"]
         index = pd.Index(values["n_states"].values.astype(int), name="n_states")
         return pd.Series(values.values, index=index, name="probability")
 
@@ -69,7 +69,7 @@ class Fit:
         return int(self.tree.attrs["most_probable_n_states"])
 
     def _draws(self, name: str) -> np.ndarray:
-        values = self.tree["posterior"][name].stack(sample=("chain", "draw"))
+        values = self.tree["posterior"].dataset[name].stack(sample=("chain", "draw"))
         return np.asarray(values.transpose("sample", ...).values)
 
     @property
@@ -168,13 +168,13 @@ class Fit:
     @property
     def diagnostics(self) -> dict[str, Any]:
         """Evidence and its error per number of states, quality of the draws, predictive checks."""
-        evidence = self.tree["evidence"]
+        evidence = self.tree["evidence"].dataset
         numbers = [str(int(n)) for n in evidence["n_states"].values]
 
         def column(name: str) -> dict[str, float]:
             return dict(zip(numbers, evidence[name].values.astype(float).tolist(), strict=True))
 
-        checks = self.tree["predictive"]["p_value"]
+        checks = self.tree["predictive"].dataset["p_value"]
         stats = self.tree["sample_stats"].attrs
         return {
             "log_evidence": column("log_evidence"),

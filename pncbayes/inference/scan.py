@@ -58,14 +58,19 @@ def scan_n_states(
     tell = on_step or (lambda text: None)
     posteriors = [Posterior(likelihood, model, number) for number in n_states]
     modes: list[list[Mode]] = []
+    figures: list[float] = []
     simpler = None
     for number, posterior in zip(n_states, posteriors, strict=True):
         tell(f"{number} state{'s' * (number > 1)}")
-        modes.append(find_modes(posterior, counts, likelihood.width_s, simpler, rng))
-        simpler = posterior.unpack(modes[-1][0].vector)
-    quick = np.array(
-        [quick_log_evidence(p, found[0]) for p, found in zip(posteriors, modes, strict=True)]
-    )
+        # one climb is enough where one state fewer was already far too many
+        hopeless = bool(figures) and figures[-1] < max(figures) - _QUICK_MARGIN
+        found = find_modes(
+            posterior, counts, likelihood.width_s, simpler, rng, n_climbs=1 if hopeless else 3
+        )
+        simpler = posterior.unpack(found[0].vector)
+        figures.append(quick_log_evidence(posterior, found[0]))
+        modes.append(found)
+    quick = np.array(figures)
     results: dict[int, Evidence] = {}
     best = -np.inf
     for index in np.argsort(-quick):
@@ -76,11 +81,10 @@ def scan_n_states(
                 np.nan, 0.0, np.empty((0, posteriors[index].size)), modes[index][0], "quick",
             )  # fmt: skip
             continue
-        found = estimate_evidence(
+        results[index] = estimate_evidence(
             posteriors[index], modes[index], rng, n_draws=n_draws, worth=best - MARGIN
         )
-        results[index] = found
-        best = max(best, found.log_evidence)
+        best = max(best, results[index].log_evidence)
     return [results[index] for index in range(len(n_states))]
 
 

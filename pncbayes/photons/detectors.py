@@ -31,6 +31,7 @@ __all__ = [
 _MOST_OCCUPANCY = 0.01
 # Fewer photons than this do not fix the rise of a detector.
 _FEWEST_FOR_SHIFT = 200
+_SHIFT_CHI_SQUARED = 9.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def detector_shifts(photons: Photons) -> dict[int, int]:
     The detector with most photons is the reference. Of each other one, the square roots of its
     delay histogram around the rise (where counts of any height have the same noise) are moved along
     those of the reference; the best match is taken, in whole ticks, if it beats no shift by nine
-    units of chi squared.
+    units of chi squared. A detector that rises more than a quarter of the period away saw another
+    laser pulse and is left where it is.
 
     Parameters
     ----------
@@ -68,6 +70,11 @@ def detector_shifts(photons: Photons) -> dict[int, int]:
     -------
     dict of int to int
         By detector number; empty without delays.
+
+    Warns
+    -----
+    PncbayesWarning
+        When a detector seems to have seen another laser pulse.
     """
     clock = delay_clock(photons)
     if clock is None or len(photons) == 0:
@@ -86,8 +93,20 @@ def detector_shifts(photons: Photons) -> dict[int, int]:
         if number == numbers[reference] or row.sum() < _FEWEST_FOR_SHIFT or first is None:
             continue
         second = find_pulse(row)
-        if second is not None:
-            shifts[number] = _best_shift(folded[reference], row, first, second)
+        if second is None:
+            continue
+        shift = _best_shift(folded[reference], row, first, second)
+        if abs(shift) <= clock.n_ticks // 4:
+            shifts[number] = shift
+            continue
+        warnings.warn(
+            f"{photons.path or 'photons'}: the decay of detector {number} starts "
+            f"{abs(shift) * clock.tick_ns:.4g} ns away from that of detector {numbers[reference]}, "
+            "more than a quarter of the laser period: with alternating lasers, select the photons "
+            "of one of them",
+            PncbayesWarning,
+            stacklevel=2,
+        )
     return shifts
 
 
@@ -98,21 +117,33 @@ def _best_shift(
     step = max(first.step, second.step)
     half = (n_ticks + 1) // 2
     coarse = (first.position - second.position + half) % n_ticks - half
-    window = first.position + np.arange(-min(16 * step + 16, half), min(32 * step + 32, half))
-    kernel = np.ones(step)
-    wanted = np.sqrt(np.convolve(reference[window % n_ticks], kernel, "same"))
+    # counts are summed over `step` ticks, so a sixteenth of that is close enough
+    stride = max(1, step // 16)
+    window = first.position + np.arange(
+        -min(16 * step + 16, half), min(32 * step + 32, half), stride
+    )
+    wanted = np.sqrt(_smooth(reference, step)[window % n_ticks])
+    root = np.sqrt(_smooth(moved, step))
 
     def misfit(lag: int) -> float:
-        row = np.sqrt(np.convolve(moved[(window - lag) % n_ticks], kernel, "same"))
+        row = root[(window - lag) % n_ticks]
         scale = float(wanted @ row) / max(float(row @ row), 1e-300)
-        # the square root of a Poisson number has the variance 1/4, whatever its height; sums of
-        # `step` ticks are not independent, hence the division
-        return 4.0 * float(np.sum((wanted - scale * row) ** 2)) / (1.0 + scale**2) / step
+        # the square root of a Poisson number has the variance 1/4, whatever its height; sums that
+        # overlap are not independent, hence the last factor
+        squares = float(np.sum((wanted - scale * row) ** 2))
+        return 4.0 * squares / (1.0 + scale**2) * stride / step
 
-    lags = np.arange(coarse - 4 * step - 4, coarse + 4 * step + 5)
-    values = np.array([misfit(int(lag)) for lag in lags])
-    best = int(np.argmin(values))
-    return int(lags[best]) if misfit(0) - values[best] > 9.0 else 0
+    best = coarse
+    for reach, by in ((4 * step + 4, stride), (stride, max(1, stride // 16))):
+        lags = np.arange(best - reach, best + reach + 1, by)
+        best = int(lags[int(np.argmin([misfit(int(lag)) for lag in lags]))])
+    return best if misfit(0) - misfit(best) > _SHIFT_CHI_SQUARED else 0
+
+
+def _smooth(counts: NDArray[np.float64], step: int) -> NDArray[np.float64]:
+    # sum over `step` ticks, around the period
+    total = np.concatenate([[0.0], np.cumsum(np.concatenate([counts, counts[: step - 1]]))])
+    return np.asarray(np.maximum(total[step:] - total[:-step], 0.0))
 
 
 def pulse_occupancy(photons: Photons) -> dict[int, tuple[float, float]]:

@@ -36,6 +36,7 @@ _MOST_DELAY_TICKS = 100_000_000
 _PULSE_SIGMA = 8.0
 # An empty stretch in which this many photons were expected is dead time of the electronics.
 _DEAD_PHOTONS = 20.0
+_LAST_PHOTONS = 100
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,9 @@ def find_pulse(histogram: ArrayLike) -> Pulse | None:
     """Find the steepest rise of a delay histogram.
 
     At every tick the counts of the next `step` ticks are compared with those of the `step` ticks
-    before, around the period. The smallest step (1, 2, 4, ...) that shows a rise of eight standard
-    deviations is used: fine where the counts allow it, robust where they do not.
+    before, around the recorded part of the period (`recorded_ticks`). The smallest step (1, 2, 4,
+    ...) that shows a rise of eight standard deviations is used: fine where the counts allow it,
+    robust where they do not.
 
     Parameters
     ----------
@@ -218,6 +220,9 @@ def find_pulse(histogram: ArrayLike) -> Pulse | None:
         None when the delays show no pulse.
     """
     counts = np.asarray(histogram, dtype=np.float64)
+    first, stop = recorded_ticks(counts)
+    # where dead time ends is no pulse
+    counts = counts[first:stop]
     n_ticks = counts.size
     step = 1
     while step <= max(1, n_ticks // 4):
@@ -228,7 +233,7 @@ def find_pulse(histogram: ArrayLike) -> Pulse | None:
         sigma = (after - before) / np.sqrt(after + before + 1.0)
         if sigma.max() >= _PULSE_SIGMA:
             steepest = int(np.argmax(after - before))
-            return Pulse(steepest, step, float(sigma[steepest]))
+            return Pulse(first + steepest, step, float(sigma[steepest]))
         step *= 2
     return None
 
@@ -236,8 +241,10 @@ def find_pulse(histogram: ArrayLike) -> Pulse | None:
 def recorded_ticks(histogram: ArrayLike) -> tuple[int, int]:
     """First and one past the last tick in which the electronics could record a photon.
 
-    A stretch without counts at either end of the period is called dead when the last tenth of the
-    period before its end leads one to expect more than 20 photons in it.
+    A stretch without counts at either end of the period is called dead when the rate of the last
+    hundred photons before its end, going on around the period, leads one to expect more than 20
+    photons in it; and when these hundred end abruptly, with at least 30 in the later half of their
+    ticks, as those of a decay that has died out do not.
 
     Parameters
     ----------
@@ -255,8 +262,14 @@ def recorded_ticks(histogram: ArrayLike) -> tuple[int, int]:
     if used.size == 0:
         return 0, n_ticks
     first, stop = int(used[0]), int(used[-1]) + 1
-    # the period closes on itself: what comes before the first tick continues what ends the last
-    floor = float(counts[max(0, stop - max(1, n_ticks // 10)) : stop].mean())
+    # ticks that hold the last photons
+    from_end = np.cumsum(counts[first:stop][::-1])
+    if from_end[-1] < 2 * _LAST_PHOTONS:
+        return 0, n_ticks
+    span = int(np.searchsorted(from_end, _LAST_PHOTONS)) + 1
+    if from_end[(span - 1) // 2] < 0.3 * _LAST_PHOTONS:
+        return 0, n_ticks
+    floor = float(from_end[span - 1]) / span
     return (
         first if first * floor > _DEAD_PHOTONS else 0,
         stop if (n_ticks - stop) * floor > _DEAD_PHOTONS else n_ticks,

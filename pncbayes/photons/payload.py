@@ -14,7 +14,7 @@ from pncbayes.errors import PhotonFileError
 from pncbayes.photons.records import DecodedRecords
 from pncbayes.photons.stream import Photons
 
-__all__ = ["Clock", "Payload", "assemble", "read_payload", "tidy"]
+__all__ = ["Clock", "Payload", "assemble", "brief", "late_delays", "read_payload", "tidy"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,12 @@ class Clock:
 def tidy(value: float) -> float:
     """Round to 12 significant digits, which undoes the noise of converting between s and ns."""
     return float(f"{value:.12g}")
+
+
+def brief(error: Exception) -> str:
+    """Return what another library says of a file, on one line of bounded length."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def read_payload(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pncbayes.errors import PhotonFileError
-from pncbayes.photons.payload import late_delays, tidy
+from pncbayes.photons.payload import brief, late_delays, tidy
 from pncbayes.photons.stream import Photons
 
 __all__ = ["import_h5py", "read_photon_hdf5"]
@@ -64,7 +64,8 @@ def read_photon_hdf5(
         raise
     except Exception as error:  # damaged files make the HDF5 library raise almost anything
         raise PhotonFileError(
-            f"{path}: the HDF5 file is truncated or damaged and cannot be read in part: {error}"
+            f"{path}: the HDF5 file is truncated or damaged and cannot be read in part: "
+            f"{brief(error)}"
         ) from error
 
 

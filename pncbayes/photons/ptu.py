@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pncbayes.errors import PhotonFileError
-from pncbayes.photons.payload import Clock, Payload, assemble, read_payload, tidy
+from pncbayes.photons.payload import Clock, Payload, assemble, brief, read_payload, tidy
 from pncbayes.photons.records import DecodedRecords, decode_hydraharp, decode_picoharp
 from pncbayes.photons.stream import Photons
 
@@ -211,7 +211,7 @@ def _ptu_tags(path: Path) -> tuple[dict[str, Any], int]:
         with ptufile.PtuFile(io.BytesIO(header[:offset])) as file_tags:
             return dict(file_tags.tags), offset
     except ValueError as error:
-        raise PhotonFileError(f"{path}: the PTU header is damaged: {error}") from error
+        raise PhotonFileError(f"{path}: the PTU header is damaged: {brief(error)}") from error
 
 
 def _number(value: object) -> float | None:

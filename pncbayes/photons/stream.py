@@ -153,20 +153,22 @@ class Photons:
     @property
     def detectors(self) -> dict[int, int]:
         """Photons per detector number."""
-        numbers, counts = np.unique(self.detector, return_counts=True)
-        return {int(n): int(c) for n, c in zip(numbers, counts, strict=True)}
+        counts = np.bincount(np.asarray(self.detector, dtype=np.uint8), minlength=1)
+        return {int(number): int(counts[number]) for number in np.flatnonzero(counts)}
 
     @property
     def time_s(self) -> NDArray[np.float64]:
         """Arrival times in s, shape ``(n_photons,)``."""
-        return self.time_ticks * self.tick_s
+        times: NDArray[np.float64] = self.time_ticks * np.float64(self.tick_s)
+        return times
 
     @property
     def delay_ns(self) -> NDArray[np.float64] | None:
         """Delays in ns, shape ``(n_photons,)``, or None."""
         if self.delay_ticks is None or self.delay_tick_ns is None:
             return None
-        return self.delay_ticks * self.delay_tick_ns
+        delays: NDArray[np.float64] = self.delay_ticks * np.float64(self.delay_tick_ns)
+        return delays
 
     @cached_property
     def digest(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from pncbayes.errors import PhotonFileError
 from pncbayes.photons.counts import binned_trace, frames_trace
+from pncbayes.photons.payload import brief
 from pncbayes.photons.stream import Photons
 from pncbayes.photons.time_tags import Columns, TagUnits, photons_from_columns
 
@@ -83,14 +85,23 @@ def read_text(
         )
     table, warnings = _table(path, salvage)
     if width_s is not None:
-        return binned_trace(path, _counts(path, table, column), width_s)
+        return _warned(binned_trace(path, _counts(path, table, column), width_s), warnings)
     if frame_s is None:
         if any(value is not None for value in camera.values()):
             raise PhotonFileError(f"{path}: a camera trace needs its frame time, `frame_s`")
         units = TagUnits(tick_s, delay_tick_ns, period_ns, duration_s)
-        extra = {"metadata": {"salvage": warnings}} if warnings else {}
-        return photons_from_columns(path, table, units, columns, record_type="text", extra=extra)
-    return frames_trace(path, _counts(path, table, column), frame_s, camera)
+        return photons_from_columns(
+            path, table, units, columns, record_type="text", warnings=warnings
+        )
+    return _warned(frames_trace(path, _counts(path, table, column), frame_s, camera), warnings)
+
+
+def _warned(trace: xr.Dataset, warnings: list[str]) -> xr.Dataset:
+    """Add warnings to those of a Trace, which keeps them as JSON."""
+    if warnings:
+        earlier = json.loads(trace.attrs.get("warnings", "[]"))
+        trace.attrs["warnings"] = json.dumps([*earlier, *warnings])
+    return trace
 
 
 def _counts(path: Path, table: dict[str, NDArray[Any]], column: str | int | None) -> NDArray[Any]:
@@ -129,7 +140,7 @@ def _table(path: Path, salvage: bool) -> tuple[dict[str, NDArray[Any]], list[str
             index_col=False,
         )
     except Exception as error:  # the parser raises several kinds of error
-        raise PhotonFileError(f"{path}: is not a table of numbers: {error}") from error
+        raise PhotonFileError(f"{path}: is not a table of numbers: {brief(error)}") from error
     warnings: list[str] = []
     if salvage and len(frame) and bool(frame.iloc[-1].isna().any()):
         frame = frame.iloc[:-1]

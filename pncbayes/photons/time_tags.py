@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pncbayes.errors import PhotonFileError
-from pncbayes.photons.payload import late_delays
+from pncbayes.photons.payload import brief, late_delays
 from pncbayes.photons.stream import Photons
 
 __all__ = ["PARQUET_KEY", "TagUnits", "photons_from_columns", "read_npz", "read_parquet"]
@@ -52,6 +52,7 @@ def photons_from_columns(
     *,
     record_type: str,
     extra: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
 ) -> Photons:
     """Make `Photons` of a table of time tags.
 
@@ -71,6 +72,8 @@ def photons_from_columns(
         What to call the format.
     extra
         Further arguments of `Photons`.
+    warnings
+        What the reader of the table has to say.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def photons_from_columns(
     delay_name = _one_of(path, named, _DELAY_NAMES, "delays")
     delays = None
     delay_tick_ns = None
-    warnings: list[str] = []
+    late: list[str] = []
     if delay_name is not None:
         delays, delay_tick_ns = _ticks(
             path, named[delay_name], delay_name, units.delay_tick_ns, "delay_tick_ns", 1e9
@@ -104,7 +107,7 @@ def photons_from_columns(
             )
         delays = delays.astype(np.int32)
         if units.period_ns is not None:
-            warnings += late_delays(delays, delay_tick_ns, units.period_ns)
+            late = late_delays(delays, delay_tick_ns, units.period_ns)
     detector = named.get("detector")
     if detector is not None:
         detector, _ = _ticks(path, detector, "detector", 1.0, "", 1.0, is_plain=True)
@@ -118,7 +121,7 @@ def photons_from_columns(
         duration_s=units.duration_s,
         path=str(path),
         record_type=record_type,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *late),
         **(extra or {}),
     )
 
@@ -242,7 +245,8 @@ def read_parquet(
         raise
     except Exception as error:  # a damaged file makes the library raise almost anything
         raise PhotonFileError(
-            f"{path}: the Parquet file is truncated or damaged and cannot be read in part: {error}"
+            f"{path}: the Parquet file is truncated or damaged and cannot be read in part: "
+            f"{brief(error)}"
         ) from error
     units = TagUnits(
         tick_s if tick_s is not None else own.pop("tick_s", None),
@@ -290,7 +294,8 @@ def read_npz(
         raise
     except Exception as error:  # zip, zlib and NumPy each have errors of their own
         raise PhotonFileError(
-            f"{path}: the NPZ archive is truncated or damaged and cannot be read in part: {error}"
+            f"{path}: the NPZ archive is truncated or damaged and cannot be read in part: "
+            f"{brief(error)}"
         ) from error
     units = TagUnits(tick_s, delay_tick_ns, period_ns, duration_s)
     wanted = {n: a for n, a in table.items() if columns is not None or n in _KNOWN_NAMES}

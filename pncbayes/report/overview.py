@@ -143,9 +143,11 @@ def _caption(tree: Any, figure: Figure) -> None:
     figure.suptitle(
         f"{name}   ·   " + "   ·   ".join(part for part in parts if part), fontsize=11, color=DARK
     )
-    warnings = json.loads(facts.get("warnings") or "[]")
+    # the name of the file stands above
+    prefix = f"{facts.get('path')}: "
+    warnings = [str(text).removeprefix(prefix) for text in json.loads(facts.get("warnings", "[]"))]
     if warnings:
-        shown = [textwrap.shorten(str(text), 170, placeholder=" ...") for text in warnings[:2]]
+        shown = [textwrap.shorten(text, 170, placeholder=" ...") for text in warnings[:2]]
         if len(warnings) > 2:
             shown.append(f"and {len(warnings) - 2} more in the summary")
         figure.supxlabel("Warning: " + "\n".join(shown), fontsize=8.5, color="#A33A00", ha="center")

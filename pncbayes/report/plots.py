@@ -55,6 +55,8 @@ __all__ = [
 _MAX_COLUMNS = 1500
 _MAX_BOXES = 110
 _MAX_RATES = 12
+# Share of a bin from which its light counts as that of one state.
+_ALONE = 0.999
 
 
 def plot_trace(
@@ -115,7 +117,8 @@ def plot_trace(
     ax.set_xlim(edges[0], edges[-1])
     highest = float(np.nanmax([kcps.max(), levels[0]]))
     lowest = float(kcps.min()) if is_camera(tree) else 0.0
-    ax.set_ylim(lowest, highest + 0.05 * (highest - lowest))
+    margin = 0.05 * (highest - lowest)
+    ax.set_ylim(lowest - margin if is_camera(tree) else 0.0, highest + margin)
     ax.set_xlabel("Time (s)")
     ax.set_ylabel(count_label(tree))
     return ax
@@ -183,7 +186,7 @@ def plot_counts(fit: Any, ax: Axes | None = None, *, horizontal: bool = False) -
 def plot_decays(fit: Any, ax: Axes | None = None) -> Axes:
     """Draw each state's decay: counts in its gates (points) and the posterior (line, 90 %).
 
-    Points need the predictive group of the fit; without it there are only lines. Heights are
+    Points are of bins spent in the state alone: a bin with a switch has light of two. Heights are
     count rates per ns of delay, so a state that is dimmer at time zero starts lower.
 
     Raises
@@ -199,8 +202,8 @@ def plot_decays(fit: Any, ax: Axes | None = None) -> Axes:
     width_ns, centre = stop - start, 0.5 * (start + stop)
     probability = draws(tree, "gate_probability")
     density = probability * draws(tree, "total_rate_per_s")[:, :, None] / width_ns
-    occupied_s = mean(tree, "occupancy") * float(tree.attrs["duration_s"])
-    observed = variable(tree, "predictive", "gate_counts")
+    share = np.asarray(tree["states"]["probability"].transpose("time", "state").values)
+    counts = np.asarray(tree["observed_data"]["counts"].transpose("time", "gate").values, float)
     edges = np.append(start, stop[-1])
     lifetime_ns = mean(tree, "lifetime_ns") if "lifetime_ns" in tree["posterior"] else None
     for state, colour in enumerate(state_colours(density.shape[1])):
@@ -209,18 +212,17 @@ def plot_decays(fit: Any, ax: Axes | None = None) -> Axes:
         label = label.replace("nan ns", "none")
         ax.stairs(middle, edges, baseline=None, color=colour, linewidth=1.2, label=label)
         ax.stairs(high, edges, baseline=low, fill=True, color=colour, alpha=0.25)
-        if observed is not None:
-            counts = np.asarray(observed.values)[state]
-            seen = counts > 0
-            scale = 1 / (occupied_s[state] * width_ns[seen])
-            error = np.sqrt(counts[seen]) * scale
-            ax.errorbar(
-                centre[seen], counts[seen] * scale, error, fmt="o", ms=2.6, lw=0.8, color=colour
-            )
+        alone = np.flatnonzero(share[:, state] > _ALONE)
+        seen = counts[alone].sum(axis=0)
+        filled = seen > 0
+        scale = 1 / (alone.size * float(tree.attrs["width_s"]) * width_ns[filled])
+        height, error = seen[filled] * scale, np.sqrt(seen[filled]) * scale
+        ax.errorbar(centre[filled], height, error, fmt="o", ms=2.6, lw=0.8, color=colour)
     ax.set_yscale("log")
     highest = float(np.median(density, axis=0).max())
-    lowest = float(np.median(density, axis=0).min())
-    ax.set_ylim(max(lowest / 2, highest * 1e-5), highest * 2)
+    # the background, not the noise of a dark state before it
+    lowest = float(np.quantile(np.median(density, axis=0), 0.1))
+    ax.set_ylim(max(lowest / 3, highest * 1e-5), highest * 2)
     ax.set_xlim(edges[0], edges[-1])
     if lifetime_ns is not None:
         ax.legend(title="lifetime", title_fontsize=8.5, loc="upper right")

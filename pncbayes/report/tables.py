@@ -97,8 +97,8 @@ def format_value(mean: float, low: float, high: float) -> str:
     """
     if not np.all(np.isfinite([mean, low, high])):
         return "–"
-    # two digits of the half-width, but no more than the numbers hold
-    half = max(0.5 * (high - low), 1e-4 * max(abs(low), abs(high)))
+    # two digits of the half-width, but no more than four of the number
+    half = max(0.5 * (high - low), 2e-3 * max(abs(low), abs(high)))
     decimals = 1 - int(np.floor(np.log10(half))) if half > 0 else 0
     written = [f"{round(value, decimals):.{max(decimals, 0)}f}" for value in (mean, low, high)]
     return f"{written[0]} ({written[1]} to {written[2]})"

@@ -396,7 +396,13 @@ def test_csv_cut_short(tmp_path):
     path = rec.write(tmp_path, "a.csv", b"time_ns,detector\n1,0\n2,1\n3")
     with pytest.raises(PhotonFileError, match="row 3"):
         read(path)
-    assert len(read(path, salvage=True)) == 2
+    photons = read(path, salvage=True)
+    assert len(photons) == 2
+    assert photons.warnings == ("the last line was cut short and was left out",)
+    path = rec.write(tmp_path, "b.csv", b"counts,other\n1,0\n2,1\n3")
+    trace = read(path, salvage=True, width_s=0.01)
+    assert trace.sizes["time"] == 2
+    assert "cut short" in trace.attrs["warnings"]
 
 
 def test_npz(tmp_path):

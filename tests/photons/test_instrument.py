@@ -1,6 +1,7 @@
 """What is inferred of the instrument, against recordings simulated with known truth."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -88,6 +89,9 @@ def test_pulse_is_found_with_few_photons_and_not_in_noise():
     assert find_pulse(few).position * 0.004 == pytest.approx(20.0, abs=0.5)
     assert find_pulse(rng.poisson(3.0, 3_000)) is None
     assert find_pulse(np.zeros(100)) is None
+    # light without pulses, of which the electronics record the first half of each period
+    half = np.concatenate([rng.poisson(3.0, 3_000), np.zeros(3_000, np.int64)])
+    assert find_pulse(half) is None
 
 
 @pytest.mark.parametrize("shift_ticks", [0, 1, 37, -300])
@@ -95,6 +99,31 @@ def test_shift_between_detectors(shift_ticks):
     shifts = detector_shifts(simulate(shift_ticks=shift_ticks, duration_s=5.0))
     assert shifts[0] - shifts[1] == shift_ticks
     assert 0 in shifts.values()
+
+
+def test_detector_of_another_laser_is_left_alone():
+    with pytest.warns(PncbayesWarning, match="alternating lasers"):
+        shifts = detector_shifts(simulate(shift_ticks=1500, duration_s=5.0))
+    assert set(shifts.values()) == {0}
+
+
+def test_shift_is_fast_on_a_fine_clock():
+    rng = np.random.default_rng(4)
+    n_photons = 5_000
+    detector = rng.integers(0, 2, n_photons).astype(np.uint8)
+    delays = (5_000.0 + rng.exponential(20_000.0, n_photons) + 900.0 * detector) % 100_000
+    photons = Photons(
+        time_ticks=np.arange(n_photons),
+        tick_s=1e-7,
+        detector=detector,
+        delay_ticks=delays.astype(np.int32),
+        delay_tick_ns=0.001,
+        period_ns=100.0,
+    )
+    started = time.perf_counter()
+    shifts = detector_shifts(photons)
+    assert time.perf_counter() - started < 2.0
+    assert shifts[0] - shifts[1] == pytest.approx(900, abs=300)
 
 
 @pytest.mark.parametrize(
