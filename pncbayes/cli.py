@@ -85,9 +85,21 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
                 name = f"{error.filename}: " if error.filename else ""
                 _fail(f"{name}{error.strerror or error}")
             except ValueError as error:
+                if not _is_ours(error):
+                    raise
                 _fail(str(error))
 
     return wrapped
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Whether the library said this to the user; what NumPy says is a fault of the library."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    here = str(Path(__file__).parent)
+    ours = frame is not None and frame.tb_frame.f_code.co_filename.startswith(here)
+    return ours or type(error) is not ValueError
 
 
 def _fail(message: str) -> None:

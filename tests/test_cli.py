@@ -244,6 +244,19 @@ def test_only_our_warnings_are_shown(
     assert "for developers" not in result.stderr
 
 
+def test_a_fault_of_the_library_is_not_blamed_on_the_input(
+    recording: Path, calls: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(*_: Any, **__: Any) -> None:
+        np.random.default_rng(1).choice(2, p=[np.nan, 1.0])
+
+    monkeypatch.setattr(sys.modules["pncbayes.inference.fit"], "fit", fit)
+    result = run("fit", recording, "--out", tmp_path / "out", *UNITS)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ValueError)
+    assert not (tmp_path / "out").exists()
+
+
 def test_simulate_writes_photons_and_truth(tmp_path: Path) -> None:
     file = tmp_path / "dot.ptu"
     result = run("simulate", file, "--preset", "auger", "--duration-s", 0.5, "--seed", 3)

@@ -12,6 +12,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pncbayes.hmm.small_kernels import (
+    SMALL,
+    forward_2,
+    forward_3,
+    forward_backward_2,
+    forward_backward_3,
+)
+
 __all__ = [
     "bin_matrices",
     "columns_pullback",
@@ -121,37 +129,41 @@ def pair_mass(columns: Array, matrix_slope: Array, stay: Array, pair_weights: Ar
     return mass
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def forward(matrices: Array, row_of_bin: Index, initial: Array) -> float:
     """Log-likelihood of the scaled matrices, summed over all hidden paths."""
     n_states = initial.shape[0]
+    if n_states == 2:
+        return forward_2(matrices, row_of_bin, initial)
+    if n_states == 3:
+        return forward_3(matrices, row_of_bin, initial)
     alpha = initial.copy()
     fresh = np.empty(n_states)
     total = 0.0
-    product = 1.0
     for t in range(row_of_bin.shape[0]):
-        row = row_of_bin[t]
+        matrix = matrices[row_of_bin[t]]
         norm = 0.0
         for j in range(n_states):
             value = 0.0
             for i in range(n_states):
-                value += alpha[i] * matrices[row, i, j]
+                value += alpha[i] * matrix[i, j]
             fresh[j] = value
             norm += value
-        if norm <= 0.0 or not math.isfinite(norm):
-            return -np.inf
-        for j in range(n_states):
-            alpha[j] = fresh[j] / norm
-        # the logarithm is the dearest step: taken only when the product leaves a safe range
-        product = product * norm if norm > 1e-100 else product
-        total += 0.0 if norm > 1e-100 else math.log(norm)
-        if product < 1e-150 or product > 1e150:
-            total += math.log(product)
-            product = 1.0
-    return total + math.log(product)
+        # dividing by the norm in every bin would cost more than all the rest
+        if norm < SMALL:
+            if norm <= 0.0:
+                return -np.inf
+            total += math.log(norm)
+            for j in range(n_states):
+                alpha[j] = fresh[j] / norm
+        else:
+            for j in range(n_states):
+                alpha[j] = fresh[j]
+    norm = alpha.sum()
+    return total + math.log(norm) if math.isfinite(norm) else -np.inf
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def forward_backward(
     matrices: Array, row_of_bin: Index, initial: Array
 ) -> tuple[float, Array, Array]:
@@ -161,51 +173,64 @@ def forward_backward(
     -------
     log_likelihood : float
     matrix_slope : ndarray
-        Shape of `matrices`: ``sum over the bins of the row of alpha[i] beta[j] / norm``.
+        Shape of `matrices`: the sum over the bins of a row of the forward times the backward
+        message, over their common norm.
     initial_slope : ndarray
         Shape ``(n_states,)``.
     """
     n_bins = row_of_bin.shape[0]
     n_states = initial.shape[0]
+    if n_states == 2:
+        return forward_backward_2(matrices, row_of_bin, initial)
+    if n_states == 3:
+        return forward_backward_3(matrices, row_of_bin, initial)
     alphas = np.empty((n_bins + 1, n_states))
-    norms = np.empty(n_bins)
-    alphas[0] = initial
+    scales = np.ones(n_bins)
+    for i in range(n_states):
+        alphas[0, i] = initial[i]
     total = 0.0
-    product = 1.0
     slope = np.zeros_like(matrices)
-    beta = np.ones(n_states)
+    beta = np.zeros(n_states)
+    norm = 1.0
     for t in range(n_bins):
-        row = row_of_bin[t]
+        matrix = matrices[row_of_bin[t]]
+        here = alphas[t]
+        there = alphas[t + 1]
         norm = 0.0
         for j in range(n_states):
             value = 0.0
             for i in range(n_states):
-                value += alphas[t, i] * matrices[row, i, j]
-            alphas[t + 1, j] = value
+                value += here[i] * matrix[i, j]
+            there[j] = value
             norm += value
-        if norm <= 0.0 or not math.isfinite(norm):
-            return -np.inf, slope, beta
-        scale = 1.0 / norm
-        for j in range(n_states):
-            alphas[t + 1, j] *= scale
-        norms[t] = scale
-        product = product * norm if norm > 1e-100 else product
-        total += 0.0 if norm > 1e-100 else math.log(norm)
-        if product < 1e-150 or product > 1e150:
-            total += math.log(product)
-            product = 1.0
-    total += math.log(product)
+        if norm < SMALL:
+            if norm <= 0.0:
+                return -np.inf, slope, beta
+            total += math.log(norm)
+            scales[t] = 1.0 / norm
+            for j in range(n_states):
+                there[j] *= scales[t]
+            norm = 1.0
+    if not math.isfinite(norm):
+        return -np.inf, slope, beta
+    total += math.log(norm)
+    # the same scales on the way back keep forward times backward at one
+    for i in range(n_states):
+        beta[i] = 1.0 / norm
     fresh = np.empty(n_states)
     for t in range(n_bins - 1, -1, -1):
         row = row_of_bin[t]
-        scale = norms[t]
+        matrix = matrices[row]
+        target = slope[row]
+        here = alphas[t]
+        scale = scales[t]
         for j in range(n_states):
             beta[j] *= scale
         for i in range(n_states):
             value = 0.0
             for j in range(n_states):
-                value += matrices[row, i, j] * beta[j]
-                slope[row, i, j] += alphas[t, i] * beta[j]
+                value += matrix[i, j] * beta[j]
+                target[i, j] += here[i] * beta[j]
             fresh[i] = value
         for i in range(n_states):
             beta[i] = fresh[i]

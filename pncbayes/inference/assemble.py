@@ -13,7 +13,7 @@ from pncbayes.inference.evidence import Evidence
 from pncbayes.inference.grid import decode_width_s
 from pncbayes.inference.posterior import Parameters
 from pncbayes.photons.binning import photons_of, rebin
-from pncbayes.physics.lifetime import LifetimeFitter
+from pncbayes.physics.decay import lifetime_fitter
 
 __all__ = [
     "camera_numbers",
@@ -33,8 +33,8 @@ def camera_numbers(trace: xr.Dataset) -> tuple[float, float, float, float] | Non
     if trace.attrs["kind"] != "camera":
         return None
     names = ("gain", "offset", "read_noise", "excess_factor")
-    gain, offset, read_noise, factor = (float(trace.attrs[name]) for name in names)
-    return gain, offset, read_noise, factor
+    gain, offset, read_noise, factor_squared = (float(trace.attrs[name]) for name in names)
+    return gain, offset, read_noise, factor_squared**0.5
 
 
 def ordered_draws(draws: list[Parameters]) -> list[Parameters]:
@@ -168,15 +168,7 @@ def _lifetimes(
     """Amplitude-averaged lifetimes, shape ``(n_draws, n_states)``; NaN where they mean nothing."""
     if "response" not in trace:
         return None
-    background_share = trace["background_gate_fraction"].values
-    fitter = LifetimeFitter(
-        trace["gate_start_ns"].values,
-        trace["gate_stop_ns"].values,
-        trace["response"].values,
-        float(trace.attrs["period_ns"]),
-        delay_tick_ns=float(trace.attrs["delay_tick_ns"]),
-        background_fraction=background_share,
-    )
+    fitter = lifetime_fitter(trace)
     duration_s = float(trace.attrs["duration_s"])
     n_draws, n_states, n_gates = gate_rate.shape
     seconds = (occupancy * duration_s).reshape(-1)

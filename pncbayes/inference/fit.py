@@ -30,8 +30,9 @@ from pncbayes.inference.posterior import Parameters, Posterior
 from pncbayes.inference.results import Fit
 from pncbayes.inference.scan import probabilities, scan_n_states
 from pncbayes.inference.sensitivity import reweighted_probabilities
-from pncbayes.photons.binning import bin_photons
+from pncbayes.photons.binning import bin_photons, photons_of
 from pncbayes.photons.formats import read
+from pncbayes.photons.spectrum import spectral_lines
 from pncbayes.photons.stream import Photons
 from pncbayes.physics.modelfile import ModelFile, load_model
 
@@ -105,6 +106,7 @@ def fit(
     rng = np.random.default_rng(random_seed)
     trace, notes = _trace(data, width_s, response)
     numbers = list(range(fewest, most + 1))
+    notes += _hum(trace)
     with _progress(2 * len(numbers) + 3, progressbar) as step:
         step("bin width")
         grid = choose_grid(trace, spec, rng)
@@ -185,6 +187,19 @@ def _trace(
     return trace, list(json.loads(trace.attrs.get("warnings", "[]")))
 
 
+def _hum(trace: xr.Dataset) -> list[str]:
+    """Say whether the light is modulated at fixed frequencies."""
+    photons = photons_of(trace) if trace.attrs["kind"] == "photons" else None
+    lines = spectral_lines(photons) if photons is not None else []
+    if not lines:
+        return []
+    some = ", ".join(f"{line.frequency_hz:.0f} Hz (depth {line.depth:.2f})" for line in lines[:3])
+    return [
+        f"the light is modulated at {some}: most likely the instrument. The model does not know "
+        "it and may buy states and fast switching to follow it"
+    ]
+
+
 def _draws(evidence: Evidence, posterior: Posterior) -> list[Parameters]:
     if len(evidence.draws):
         return [posterior.unpack(vector) for vector in evidence.draws]
@@ -263,7 +278,7 @@ def _judge(
 
 
 def _add_gate_counts(predictive: xr.Dataset, trace: xr.Dataset, states: xr.Dataset) -> xr.Dataset:
-    """Add the counts per gate in the bins that surely belong to one state, and the time in those bins."""
+    """Add counts per gate in the bins that surely belong to one state, and the time in them."""
     counts = np.asarray(trace["counts"].values, dtype=np.float64)
     sure = (states["probability"].values > _SURE).astype(np.float64)
     predictive["gate_counts"] = (("state", "gate"), sure.T @ counts[: sure.shape[0]])

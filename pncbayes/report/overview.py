@@ -36,6 +36,7 @@ __all__ = ["plot_overview", "save_overview"]
 
 # Inches of a 16:9 slide.
 _SLIDE = (13.33, 7.5)
+_MAX_WARNINGS = 4
 
 
 def plot_overview(fit: Any) -> tuple[Figure, dict[str, Axes]]:
@@ -147,7 +148,9 @@ def _caption(tree: Any, figure: Figure) -> None:
     prefix = f"{facts.get('path')}: "
     warnings = [str(text).removeprefix(prefix) for text in json.loads(facts.get("warnings", "[]"))]
     if warnings:
-        shown = [textwrap.shorten(text, 170, placeholder=" ...") for text in warnings[:2]]
-        if len(warnings) > 2:
-            shown.append(f"and {len(warnings) - 2} more in the summary")
-        figure.supxlabel("Warning: " + "\n".join(shown), fontsize=8.5, color="#A33A00", ha="center")
+        shown = [
+            textwrap.shorten(text, 180, placeholder=" ...") for text in warnings[:_MAX_WARNINGS]
+        ]
+        if len(warnings) > _MAX_WARNINGS:
+            shown.append(f"and {len(warnings) - _MAX_WARNINGS} more in the summary")
+        figure.supxlabel("Warning: " + "\n".join(shown), fontsize=8, color="#A33A00", ha="center")

@@ -51,12 +51,10 @@ __all__ = [
     "state_colours",
 ]
 
-# Columns that a screen or slide resolves: longer traces are drawn as their envelope.
-_MAX_COLUMNS = 1500
+_MAX_COLUMNS = 1500  # what a slide resolves: longer traces are drawn as their envelope
 _MAX_BOXES = 110
 _MAX_RATES = 12
-# Share of a bin from which its light counts as that of one state.
-_ALONE = 0.999
+_ALONE = 0.999  # share of a bin from which its light counts as that of one state
 
 
 def plot_trace(
@@ -172,7 +170,7 @@ def plot_counts(fit: Any, ax: Axes | None = None, *, horizontal: bool = False) -
             ax.stairs(shape, drawn_edges, fill=True, color=colour, alpha=0.3, **orientation)
             ax.stairs(shape, drawn_edges, color=colour, linewidth=1.4, **orientation)
     ax.stairs(height, drawn_edges, color=DARK, linewidth=0.8, label="observed", **orientation)
-    ax.legend(loc="center right" if horizontal else "upper right")
+    ax.legend(loc="best", frameon=True, framealpha=0.8, edgecolor="none")
     if horizontal:
         ax.set_xlim(0, 1.05 * peak)
         ax.set_xlabel("Bins")
@@ -186,8 +184,8 @@ def plot_counts(fit: Any, ax: Axes | None = None, *, horizontal: bool = False) -
 def plot_decays(fit: Any, ax: Axes | None = None) -> Axes:
     """Draw each state's decay: counts in its gates (points) and the posterior (line, 90 %).
 
-    Points are of bins spent in the state alone: a bin with a switch has light of two. Heights are
-    count rates per ns of delay, so a state that is dimmer at time zero starts lower.
+    Points are of bins spent in the state alone, where there are enough: a bin with a switch has
+    light of two. Heights are count rates per ns of delay: states dimmer at time zero start lower.
 
     Raises
     ------
@@ -213,6 +211,9 @@ def plot_decays(fit: Any, ax: Axes | None = None) -> Axes:
         ax.stairs(middle, edges, baseline=None, color=colour, linewidth=1.2, label=label)
         ax.stairs(high, edges, baseline=low, fill=True, color=colour, alpha=0.25)
         alone = np.flatnonzero(share[:, state] > _ALONE)
+        # few whole bins of a state are those that happen to look like it
+        if alone.size < 0.2 * share[:, state].sum():
+            continue
         seen = counts[alone].sum(axis=0)
         filled = seen > 0
         scale = 1 / (alone.size * float(tree.attrs["width_s"]) * width_ns[filled])
@@ -220,7 +221,7 @@ def plot_decays(fit: Any, ax: Axes | None = None) -> Axes:
         ax.errorbar(centre[filled], height, error, fmt="o", ms=2.6, lw=0.8, color=colour)
     ax.set_yscale("log")
     highest = float(np.median(density, axis=0).max())
-    # the background, not the noise of a dark state before it
+    # down to the background, not to the noise of a dark state
     lowest = float(np.quantile(np.median(density, axis=0), 0.1))
     ax.set_ylim(max(lowest / 3, highest * 1e-5), highest * 2)
     ax.set_xlim(edges[0], edges[-1])

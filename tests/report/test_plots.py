@@ -57,9 +57,9 @@ def test_overview_is_drawn(
 
 
 def test_overview_says_what_was_fitted_and_what_it_warns_of(make_fit: Callable[..., Any]) -> None:
-    figure, _ = plot_overview(make_fit(2, warnings=("may be more than one dot", "b", "c")))
+    figure, _ = plot_overview(make_fit(2, warnings=("may be more than one dot", *"bcdef")))
     text = " ".join(one.get_text() for one in figure.texts)
-    for part in ("dot_017.ptu", "30 s", "bins of 10 ms", "may be more than one dot", "1 more"):
+    for part in ("dot_017.ptu", "30 s", "bins of 10 ms", "may be more than one dot", "2 more"):
         assert part in text
 
 
