@@ -12,6 +12,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pncbayes.errors import (
+        DiagnosticError,
+        ModelFileError,
+        PhotonFileError,
+        PncbayesWarning,
+    )
     from pncbayes.inference.build import build
     from pncbayes.inference.fit import fit
     from pncbayes.inference.results import Fit, load
@@ -25,8 +31,12 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "DiagnosticError",
     "Fit",
+    "ModelFileError",
+    "PhotonFileError",
     "Photons",
+    "PncbayesWarning",
     "__version__",
     "bin_photons",
     "build",
@@ -40,8 +50,12 @@ __all__ = [
 ]
 
 _PUBLIC = {
+    "DiagnosticError": "pncbayes.errors",
     "Fit": "pncbayes.inference.results",
+    "ModelFileError": "pncbayes.errors",
+    "PhotonFileError": "pncbayes.errors",
     "Photons": "pncbayes.photons.stream",
+    "PncbayesWarning": "pncbayes.errors",
     "bin_photons": "pncbayes.photons.binning",
     "build": "pncbayes.inference.build",
     "camera_trace": "pncbayes.photons.binning",

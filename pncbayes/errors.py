@@ -1,4 +1,7 @@
-"""Errors that a user can act on: each names the thing, the value, what is allowed and what to do."""
+"""Errors that a user can act on.
+
+Each names the thing, the value, what is allowed and what to do.
+"""
 
 __all__ = ["DiagnosticError", "ModelFileError", "PhotonFileError", "PncbayesWarning"]
 

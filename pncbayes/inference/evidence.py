@@ -1,17 +1,13 @@
-r"""Evidence of a number of states by two methods: Laplace and importance sampling.
+"""Evidence of a number of states by two methods: Laplace and importance sampling.
 
-Both work in coordinates :math:`z_i = (e^{s_i (y_i - \hat y_i)} - 1)/s_i` of the log intensities
-y, in which the posterior of a gamma-distributed intensity is close to normal (:math:`s = 1/3` is
-the cube root of Wilson and Hilferty [1]_; the actual s comes from the third derivative). The
+Both work in coordinates in which the posterior is close to normal (`Coordinates`). The
 importance sampler draws from a heavy-tailed density around every mode found, corrected for
 overlap between the copies of a mode under exchange of states, and its weights are smoothed and
-judged by Pareto's k [2]_.
+judged by Pareto's k [1]_.
 
 References
 ----------
-.. [1] Wilson, E. B.; Hilferty, M. M. The distribution of chi-square. PNAS 17, 684 (1931),
-   doi:10.1073/pnas.17.12.684.
-.. [2] Vehtari, A. et al. Pareto smoothed importance sampling. J. Mach. Learn. Res. 25, 1 (2024),
+.. [1] Vehtari, A. et al. Pareto smoothed importance sampling. J. Mach. Learn. Res. 25, 1 (2024),
    doi:10.48550/arXiv.1507.02646.
 """
 
@@ -25,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 from scipy.stats import t as student_t
 
+from pncbayes.inference.coordinates import Coordinates
 from pncbayes.inference.optimum import Mode, climb, curvature_at
 from pncbayes.inference.posterior import Posterior
 
@@ -46,20 +43,19 @@ class Component:
 
     Attributes
     ----------
-    centre
-        The mode in log coordinates, shape ``(size,)``.
-    warp
-        s of each coordinate.
+    coordinates
+        The map to coordinates z in which the posterior is close to normal.
     shift
-        Centre in warped coordinates.
-    root
-        Square root of the covariance in warped coordinates, shape ``(size, size)``.
+        Centre in z, shape ``(size,)``.
+    root, inverse_root
+        Square root of the covariance in z and its inverse, shape ``(size, size)``.
+    log_determinant
+        Log of the determinant of `root`.
     log_evidence
         Laplace approximation of the integral around this mode alone.
     """
 
-    centre: Array
-    warp: Array
+    coordinates: Coordinates
     shift: Array
     root: Array
     inverse_root: Array
@@ -68,42 +64,26 @@ class Component:
 
     def draw(self, noise: Array) -> Array:
         """Log coordinates from standard noise, shape ``(n, size)``; NaN outside the support."""
-        z = self.shift + noise @ self.root.T
-        inside = 1.0 + self.warp * z
-        with np.errstate(invalid="ignore", divide="ignore"):
-            stretched = np.where(
-                np.abs(self.warp) > 1e-8,
-                np.log(inside) / np.where(np.abs(self.warp) > 1e-8, self.warp, 1.0),
-                z,
-            )
-        return self.centre + stretched
+        return self.coordinates.from_z(self.shift + noise @ self.root.T)
 
     def moved(self, point: Array) -> Component:
         """Return a component of the same shape, somewhat narrower, around another point."""
-        distance = point - self.centre
-        safe = np.where(np.abs(self.warp) > 1e-8, self.warp, 1.0)
-        shift = np.where(np.abs(self.warp) > 1e-8, np.expm1(self.warp * distance) / safe, distance)
-        size = self.centre.size
         return Component(
-            self.centre,
-            self.warp,
-            shift,
+            self.coordinates,
+            self.coordinates.to_z(point[None])[0][0],
             self.root * _NARROWER,
             self.inverse_root / _NARROWER,
-            self.log_determinant + size * np.log(_NARROWER),
+            self.log_determinant + point.size * np.log(_NARROWER),
             -np.inf,
         )
 
     def log_density(self, points: Array) -> Array:
         """Log density of the drawing distribution at log coordinates, shape ``(n, size)``."""
-        distance = points - self.centre
-        safe = np.where(np.abs(self.warp) > 1e-8, self.warp, 1.0)
-        with np.errstate(over="ignore"):
-            z = np.where(np.abs(self.warp) > 1e-8, np.expm1(self.warp * distance) / safe, distance)
-        noise = (z - self.shift) @ self.inverse_root.T
+        z, log_slope = self.coordinates.to_z(points)
         with np.errstate(over="ignore", invalid="ignore"):
+            noise = (z - self.shift) @ self.inverse_root.T
             value = student_t.logpdf(noise, _DEGREES).sum(axis=1)
-        value = value - self.log_determinant + (self.warp * distance).sum(axis=1)
+        value = value - self.log_determinant + log_slope
         return np.where(np.isfinite(value), value, -np.inf)
 
 
@@ -164,34 +144,30 @@ def _component(posterior: Posterior, mode: Mode) -> tuple[Component, Mode]:
         if better.log_density > mode.log_density + 1e-3:
             mode = better
             hessian, slope, third = curvature_at(posterior, mode)
-    diagonal = np.maximum(np.diag(hessian), 0.05)
-    warp = np.clip(third / diagonal / 3.0, -0.45, 0.45)
-    # in warped coordinates: the Jacobian adds sum(log(1 + warp z)) to the negative log density
-    curved = hessian - np.diag(warp**2) + np.diag(slope * -warp)
+    coordinates = Coordinates.around(mode.vector, np.diag(hessian), third)
+    tilt, bend = coordinates.tilt_and_curvature()
+    curved = hessian + np.diag(bend - slope * coordinates.warp)
     values, vectors = np.linalg.eigh(curved)
-    values = np.maximum(values, 0.03)
+    # no curvature, or the wrong one: about the width of the widest prior
+    values = np.where(values > 1e-4, values, 0.03)
+    shift = -(vectors / values) @ (vectors.T @ (slope + tilt))
+    if not np.isfinite(coordinates.from_z(shift[None])).all():
+        shift = np.zeros_like(shift)
     root = vectors / np.sqrt(values)
     inverse_root = (vectors * np.sqrt(values)).T
-    tilt = slope + warp
-    shift = -(vectors / values) @ (vectors.T @ tilt)
-    shift = np.where(1.0 + warp * shift > 0.2, shift, 0.0)
     log_determinant = -0.5 * float(np.log(values).sum())
-    component = Component(mode.vector, warp, shift, root, inverse_root, log_determinant, 0.0)
-    top = component.draw(np.zeros((1, shift.size)))[0]
-    height = posterior.log_density(top) - float((warp * (top - mode.vector)).sum())
+    top = coordinates.from_z(shift[None])
+    height = posterior.log_density(top[0]) - float(coordinates.to_z(top)[1][0])
     laplace = height + log_determinant + 0.5 * shift.size * np.log(2 * np.pi)
-    return (
-        Component(mode.vector, warp, shift, root, inverse_root, log_determinant, laplace),
-        mode,
-    )
+    return Component(coordinates, shift, root, inverse_root, log_determinant, laplace), mode
 
 
 def _exchanges(posterior: Posterior, component: Component) -> list[NDArray[np.intp]]:
     """Permutations of the states under which the component overlaps its own copy."""
     n_states = posterior.n_states
-    top = component.draw(np.zeros((1, component.centre.size)))
+    top = component.draw(np.zeros((1, component.shift.size)))
     peak = component.log_density(top)[0]
-    size = component.centre.size
+    size = component.shift.size
     reach = 0.5 * (size + 6.0 * np.sqrt(size)) + 8.0
     while True:
         partner = list(range(n_states))
@@ -264,6 +240,9 @@ def estimate_evidence(
     best = max((mode for _, mode in pairs), key=lambda mode: mode.log_density)
     labels = gammaln(posterior.n_states + 1)
     parts = np.array([component.log_evidence for component in components])
+    # a mode at the edge of what the parameters may be has no finite curvature
+    rough = np.array([quick_log_evidence(posterior, mode) for mode in modes])
+    parts = np.where(np.isfinite(parts), parts, rough)
     laplace = float(logsumexp(parts) + labels)
     quick = max(quick_log_evidence(posterior, mode) for mode in modes)
     if max(laplace, quick) < worth:
@@ -292,7 +271,9 @@ def estimate_evidence(
         behind = max(worth + MARGIN - importance, 0.0)
         if (k < 0.6 and error < 0.1 * np.exp(0.5 * behind)) or attempt == n_adaptations:
             break
-        sampler.adapt(weights)
+        # where one draw in twelve counts, more of the same are worth more than new components
+        if effective < weights.size / 12:
+            sampler.adapt(weights)
     keep = rng.choice(weights.size, size=n_kept, p=weights)
     reliable = bool(k < 0.7 and effective > 20)
     return Evidence(
@@ -362,7 +343,7 @@ class _Mixture:
         for n in np.flatnonzero(inside):
             values[n] = self.posterior.log_density(points[n])
         # what falls outside the support has weight zero, but counts as drawn
-        points[~inside] = self.components[0].centre
+        points[~inside] = self.components[0].coordinates.centre
         self.points = np.vstack([self.points, points])
         self._log_posterior = np.concatenate([self._log_posterior, values])
         for index, component in enumerate(self.components):
@@ -376,7 +357,10 @@ class _Mixture:
         shares = np.log(np.maximum(self.drawn, 1e-300)) - np.log(np.sum(self.drawn))
         mixture = logsumexp(np.array(self._log_component) + shares[:, None], axis=0)
         weights = self._log_posterior - mixture
-        return np.where(np.isfinite(weights), weights, -1e6)
+        fine = np.isfinite(weights)
+        # as good as zero, but finite: smoothing cannot work on minus infinity
+        lowest = weights[fine].max() - 1e3 if fine.any() else 0.0
+        return np.where(fine, np.maximum(weights, lowest), lowest)
 
     def adapt(self, weights: Array) -> None:
         """Add components around the heaviest draws, and draw from them next."""

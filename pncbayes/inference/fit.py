@@ -143,7 +143,10 @@ def fit(
         predictive, p_values = predictive_checks(
             totals, float(trace.attrs["width_s"]), replicated, rng, camera_numbers(trace)
         )
-    _judge(notes, evidences, probability, p_values, grid, draws, trace, (wide, narrow), stats)
+    judgements: list[str] = []
+    _judge(judgements, evidences, probability, p_values, grid, draws, (wide, narrow), stats)
+    # what concerns the answer itself comes first
+    notes = judgements + notes
     predictive = _add_gate_counts(predictive, trace, states)
     tree = xr.DataTree.from_dict(
         {
@@ -231,7 +234,6 @@ def _judge(
     p_values: dict[str, float],
     grid: Grid,
     draws: list[Parameters],
-    trace: xr.Dataset,
     sensitivity: tuple[np.ndarray, np.ndarray],
     stats: dict[str, Any],
 ) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 from scipy.optimize import minimize
 
-from pncbayes.hmm.likelihood import Gradient
+from pncbayes.hmm.likelihood import BinnedLikelihood, Gradient
 from pncbayes.inference.posterior import Parameters, Posterior
 
 __all__ = [
@@ -27,6 +27,8 @@ Array = NDArray[np.float64]
 # levels only in the mean of many bins.
 _WINDOWS = (1, 5, 25)
 _SCREEN_STEPS = 8
+# Starts are ranked on about this many bins where bins are many and hold many gates.
+_SCREEN_BINS = 3000
 # Rounds of quasi-Newton steps, each with the bins that matter chosen anew.
 _REFOCUS = 4
 # Modes within this many nats of the best take part in the evidence.
@@ -193,6 +195,25 @@ def _em_step(posterior: Posterior, point: Parameters, parts: Gradient) -> Parame
     return Parameters(gate_rate, rates, point.concentration, point.excess)
 
 
+def _coarser(
+    posterior: Posterior, counts: Array, width_s: float, simpler: Parameters | None
+) -> Posterior:
+    """The same posterior on wider bins, where that is good enough to rank starts."""
+    if posterior.n_gates == 1 or len(counts) < 2 * _SCREEN_BINS:
+        return posterior
+    fastest = 0.0 if simpler is None else float(simpler.exit_rate_per_s.max())
+    widest_s = min(0.02, 0.3 / max(fastest, 1e-9))
+    group = int(min(len(counts) // _SCREEN_BINS, widest_s / width_s))
+    if group < 2:
+        return posterior
+    whole = len(counts) // group * group
+    merged = counts[:whole].reshape(-1, group, counts.shape[1]).sum(axis=1)
+    likelihood = BinnedLikelihood(
+        merged, width_s * group, excess_noise=posterior.likelihood.emission.has_excess
+    )
+    return Posterior(likelihood, posterior.model, posterior.n_states)
+
+
 def _screen(posterior: Posterior, start: Parameters) -> tuple[float, Array]:
     vector = posterior.pack(start)
     best = (-np.inf, vector)
@@ -342,7 +363,8 @@ def find_modes(
     starts = starts_from_counts(posterior, counts, width_s, rng, n_starts)
     if simpler is not None:
         starts += starts_from_simpler(simpler, width_s, duration_s=len(counts) * width_s)
-    screened = sorted((_screen(posterior, start) for start in starts), key=lambda s: -s[0])
+    coarse = _coarser(posterior, counts, width_s, simpler)
+    screened = sorted((_screen(coarse, start) for start in starts), key=lambda s: -s[0])
     modes: list[Mode] = []
     taken: list[float] = []
     for value, vector in screened:

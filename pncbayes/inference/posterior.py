@@ -36,7 +36,7 @@ from pncbayes.physics.modelfile import LogNormal, ModelFile
 # Beyond it the Dirichlet's normalisation is lost in rounding.
 _LARGEST_CONCENTRATION = 1e8
 
-__all__ = ["Parameters", "Posterior", "log_selberg"]
+__all__ = ["Parameters", "Posterior", "log_selberg", "pooled_decay"]
 
 Array = NDArray[np.float64]
 
@@ -99,6 +99,17 @@ def _log_normal(log_value: Array | float, prior: LogNormal) -> tuple[Array, Arra
     return -0.5 * z**2 - np.log(prior.sigma * np.sqrt(2 * np.pi)), -z / prior.sigma
 
 
+def pooled_decay(gate_totals: Array) -> Array:
+    """Centre of the prior of every state's decay, shape ``(n_gates,)``, sum 1.
+
+    The decay of all photons, with a twentieth spread evenly over the gates: a gate that is all
+    but empty in the sum must not be forbidden to a state.
+    """
+    share: Array = gate_totals / max(float(gate_totals.sum()), 1.0)
+    centre: Array = 0.95 * share + 0.05 / gate_totals.size
+    return centre / centre.sum()
+
+
 def log_selberg(n_levels: int, repulsion: float) -> float:
     """Log of the integral over (0, 1)^n of the repulsion among n levels and the brightest at 1.
 
@@ -133,9 +144,7 @@ class Posterior:
     def __init__(self, likelihood: BinnedLikelihood, model: ModelFile, n_states: int) -> None:
         self.likelihood, self.model, self.n_states = likelihood, model, n_states
         self.n_gates = likelihood.n_gates
-        # half a count per gate keeps the pooled decay away from zero
-        pooled = likelihood.gate_totals + 0.5
-        self.pooled = pooled / pooled.sum()
+        self.pooled = pooled_decay(likelihood.gate_totals)
         self.has_excess = likelihood.emission.has_excess
         self.repulsion = model.repulsion if self.n_gates == 1 else 0.0
         self._log_selberg = log_selberg(n_states - 1, self.repulsion)
@@ -173,7 +182,8 @@ class Posterior:
 
     def unpack(self, vector: Array) -> Parameters:
         """Physical parameters at a point of the log coordinates, shape ``(size,)``."""
-        intensities = np.exp(vector)
+        # far below one photon in any recording, and above where products underflow
+        intensities = np.exp(np.maximum(vector, -400.0))
         rates = np.zeros((self.n_states, self.n_states))
         rates[self._off] = intensities[self._rates_at : self._rest_at]
         rest = intensities[self._rest_at :]

@@ -64,9 +64,8 @@ def scan_n_states(
         tell(f"{number} state{'s' * (number > 1)}")
         # one climb is enough where one state fewer was already far too many
         hopeless = bool(figures) and figures[-1] < max(figures) - _QUICK_MARGIN
-        found = find_modes(
-            posterior, counts, likelihood.width_s, simpler, rng, n_climbs=1 if hopeless else 3
-        )
+        climbs = 1 if hopeless else (2 if likelihood.n_gates > 1 else 3)
+        found = find_modes(posterior, counts, likelihood.width_s, simpler, rng, n_climbs=climbs)
         simpler = posterior.unpack(found[0].vector)
         figures.append(quick_log_evidence(posterior, found[0]))
         modes.append(found)

@@ -182,7 +182,7 @@ class Photons:
         return state.hexdigest()
 
     def select(self, keep: NDArray[np.bool_]) -> Photons:
-        """Return the photons where `keep`, shape ``(n_photons,)``, is true; the rest is unchanged."""
+        """Return the photons where `keep`, shape ``(n_photons,)``, is true."""
         assert self.detector is not None
         return replace(
             self,

@@ -60,7 +60,8 @@ class ExposureSource:
         start_s = first_step * self.step_s
         if self._constant:
             return Exposure(start_s, math.inf, np.ones(1), np.ones(1), 1.0)
-        time_s = (first_step + 0.5 + np.arange(n_steps)) * self.step_s
+        steps = first_step + 0.5 + np.arange(n_steps)
+        time_s: NDArray[np.float64] = steps * np.float64(self.step_s)
         signal = self._drift(time_s) * self._periodic(time_s)
         lifetime = np.ones(n_steps)
         flicker = self._settings.flicker

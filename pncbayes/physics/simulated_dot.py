@@ -159,7 +159,8 @@ class PowerLawDwell:
         """Integral of ``t ** power`` over the law's range."""
         if abs(power + 1.0) < 1e-9:
             return math.log(self.longest_s / self.shortest_s)
-        return (self.longest_s ** (power + 1) - self.shortest_s ** (power + 1)) / (power + 1)
+        raised = self.longest_s ** (power + 1) - self.shortest_s ** (power + 1)
+        return float(raised / (power + 1))
 
 
 @dataclass(frozen=True)
