@@ -8,23 +8,28 @@ stand in memory at once.
 
 from __future__ import annotations
 
+import ctypes
 import math
+from functools import cache
+from typing import Any
 
+import llvmlite.binding
 import numpy as np
-from numba import njit
+from numba import carray, cfunc, njit, types
 from numpy.typing import NDArray
 
 from pncbayes.hmm import numba_kernels as kernels
 from pncbayes.hmm.switching import switch_weights, switch_weights_pullback
 
-__all__ = ["FAMILIES", "VERSION", "log_likelihood", "log_likelihood_gradient"]
+__all__ = ["FAMILIES", "SYMBOL", "VERSION", "external_function", "log_likelihood"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 FAMILIES = {"poisson": 0, "negative_binomial": 1, "camera": 2}
-# Part of the key under which PyTensor caches compiled graphs: raise it with any change of numbers.
-VERSION = 1
+# Part of the key under which PyTensor caches compiled graphs: raise it when the arguments change.
+VERSION = 2
+SYMBOL = f"pncbayes_binned_log_likelihood_{VERSION}"
 
 # As `pncbayes.hmm.likelihood.FASTEST_PER_BIN`: beyond it the chain is at rest within a bin.
 _FASTEST_PER_BIN = 100.0
@@ -294,28 +299,38 @@ def _fastest_exit(rates: Array) -> float:
     return fastest
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
 def _evaluate(
     family: int,
-    gate_rate: Array,
-    rates: Array,
-    excess: Array,
-    counts: Array,
-    row_of_bin: Index,
+    with_slopes: int,
+    sizes_at: Any,
+    gate_rate_at: Any,
+    rates_at: Any,
+    excess_at: Any,
+    counts_at: Any,
+    row_of_bin_at: Any,
     width_s: float,
-    nodes: Array,
-    node_weights: Array,
-    camera: Array,
-    with_slopes: bool,
-) -> tuple[float, Array, Array, Array]:
-    n_states, n_gates = gate_rate.shape
-    n_rows, n_bins = counts.shape[0], row_of_bin.shape[0]
-    gate_slope, rates_slope = np.zeros((n_states, n_gates)), np.zeros((n_states, n_states))
-    excess_state_slope = np.zeros(n_states)
+    nodes_at: Any,
+    node_weights_at: Any,
+    camera_at: Any,
+    gate_slope_at: Any,
+    rates_slope_at: Any,
+    excess_slope_at: Any,
+) -> float:
+    """`log_likelihood` on the addresses of arrays; adds to slopes that come filled with zeros."""
+    sizes = carray(sizes_at, 5)
+    n_states, n_gates, n_rows, n_bins, n_nodes = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    gate_rate = carray(gate_rate_at, (n_states, n_gates))
+    rates = carray(rates_at, (n_states, n_states))
+    excess = carray(excess_at, n_states)
+    counts = carray(counts_at, (n_rows, n_gates))
+    row_of_bin = carray(row_of_bin_at, n_bins)
+    nodes, node_weights = carray(nodes_at, n_nodes), carray(node_weights_at, n_nodes)
+    camera = carray(camera_at, 4)
+    gate_slope = carray(gate_slope_at, (n_states, n_gates))
+    rates_slope = carray(rates_slope_at, (n_states, n_states))
+    excess_slope = carray(excess_slope_at, n_states)
     if not _fastest_exit(rates) * width_s <= _FASTEST_PER_BIN:
-        return -np.inf, gate_slope, rates_slope, excess_state_slope
-    # numba compiles anew for every memory layout: one copy, and there is only one
-    gate_rate, rates = gate_rate.copy(), rates.copy()
+        return -np.inf
     stay, pair_weights = switch_weights(rates, width_s, nodes, node_weights)
     shares = _column_shares(n_states, nodes)
     n_columns = shares.shape[0]
@@ -342,9 +357,8 @@ def _evaluate(
     for t in range(n_bins):
         scale += largest[row_of_bin[t]]
     initial = np.full(n_states, 1.0 / n_states)
-    if not with_slopes:
-        value = scale + kernels.forward(matrices, row_of_bin, initial)
-        return value, gate_slope, rates_slope, excess_state_slope
+    if with_slopes == 0:
+        return float(scale + kernels.forward(matrices, row_of_bin, initial))
     value, matrix_slope, _ = kernels.forward_backward(matrices, row_of_bin, initial)
     expected, mass = np.zeros((n_gates, n_columns)), np.zeros(n_columns)
     by_total = np.zeros((most + 1, n_columns))
@@ -365,18 +379,40 @@ def _evaluate(
     )
     for c in range(n_columns):
         for k in range(n_states):
-            excess_state_slope[k] += shares[c, k] * column_excess_slope[c]
+            excess_slope[k] += shares[c, k] * column_excess_slope[c]
             for g in range(n_gates):
                 gate_slope[k, g] += shares[c, k] * means_slope[c, g] * width_s
-    rates_slope = switch_weights_pullback(
+    rates_slope[:] = switch_weights_pullback(
         rates, width_s, nodes, node_weights, stay_slope, pair_slope
     )
-    return scale + value, gate_slope, rates_slope, excess_state_slope
+    return float(scale + value)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+
+@cache
+def _entry() -> Any:
+    """Compile `_evaluate` once for the machine, and give it a name that compiled code can call.
+
+    Behind a C function the kernels are compiled once: numba would otherwise optimise them anew
+    in every graph that holds them, for half a minute each.
+    """
+    number, address = types.float64, types.CPointer(types.float64)
+    whole, whole_address = types.int64, types.CPointer(types.int64)
+    signature = number(
+        whole, whole, whole_address, *(address,) * 4, whole_address, number, *(address,) * 6
+    )
+    entry = cfunc(signature, cache=True, error_model="numpy")(_evaluate)
+    llvmlite.binding.add_symbol(SYMBOL, entry.address)
+    return entry, types.ExternalFunction(SYMBOL, signature)
+
+
+def external_function() -> Any:
+    """Compiled likelihood as a function that compiled code can call by its name."""
+    return _entry()[1]
+
+
 def log_likelihood(
-    family: int,
+    family: str,
     gate_rate_per_s: Array,
     transition_rate_per_s: Array,
     excess: Array,
@@ -386,8 +422,10 @@ def log_likelihood(
     nodes: Array,
     node_weights: Array,
     camera: Array,
-) -> float:
-    """Log-likelihood without its constant, the logarithm of the product of the counts' factorials.
+    *,
+    with_slopes: bool = True,
+) -> tuple[float, Array, Array, Array]:
+    """Log-likelihood and its derivatives, without its constant: the factorials of the counts.
 
     Parameters
     ----------
@@ -409,62 +447,49 @@ def log_likelihood(
         As `pncbayes.hmm.switching.pair_nodes` returns them.
     camera
         Gain, offset, read noise and excess factor; ignored by other families.
-
-    Returns
-    -------
-    float
-        Minus infinity where a state is left more than 100 times per bin.
-    """
-    return _evaluate(
-        family,
-        gate_rate_per_s,
-        transition_rate_per_s,
-        excess,
-        counts,
-        row_of_bin,
-        width_s,
-        nodes,
-        node_weights,
-        camera,
-        False,
-    )[0]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def log_likelihood_gradient(
-    family: int,
-    gate_rate_per_s: Array,
-    transition_rate_per_s: Array,
-    excess: Array,
-    counts: Array,
-    row_of_bin: Index,
-    width_s: float,
-    nodes: Array,
-    node_weights: Array,
-    camera: Array,
-) -> tuple[float, Array, Array, Array]:
-    """`log_likelihood` and its derivatives; parameters are the same.
+    with_slopes
+        Work out the derivatives; they are 0 otherwise.
 
     Returns
     -------
     value : float
+        Minus infinity where a state is left more than 100 times per bin.
     gate_rate_slope : ndarray
         Shape ``(n_states, n_gates)``.
     transition_rate_slope : ndarray
         Shape ``(n_states, n_states)``, 0 on the diagonal.
     excess_slope : ndarray
         Shape ``(n_states,)``, 0 without excess noise.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit each other, or a bin has no row.
     """
-    return _evaluate(
-        family,
-        gate_rate_per_s,
-        transition_rate_per_s,
-        excess,
-        counts,
-        row_of_bin,
-        width_s,
-        nodes,
-        node_weights,
-        camera,
-        True,
+    real = (gate_rate_per_s, transition_rate_per_s, excess, counts, nodes, node_weights, camera)
+    gate_rate, rates, excess, counts, nodes, node_weights, camera = (
+        np.ascontiguousarray(array, dtype=np.float64) for array in real
     )
+    rows = np.ascontiguousarray(row_of_bin, dtype=np.int64)
+    n_states, n_gates = gate_rate.shape
+    wanted = (n_states, n_states), (n_states,), (counts.shape[0], n_gates), nodes.shape, (4,)
+    for array, shape in zip((rates, excess, counts, node_weights, camera), wanted, strict=True):
+        if array.shape != shape:
+            raise ValueError(f"the likelihood wants an array of shape {shape}, got {array.shape}")
+    if rows.size and not 0 <= rows.min() <= rows.max() < counts.shape[0]:
+        raise ValueError(f"`row_of_bin` must be from 0 to {counts.shape[0] - 1}")
+    sizes = np.array([n_states, n_gates, counts.shape[0], rows.size, nodes.size])
+    slopes = np.zeros_like(gate_rate), np.zeros_like(rates), np.zeros_like(excess)
+
+    def at(array: NDArray[Any]) -> Any:
+        kind = ctypes.c_int64 if array.dtype == np.int64 else ctypes.c_double
+        return array.ctypes.data_as(ctypes.POINTER(kind))
+
+    value = _entry()[0].ctypes(
+        FAMILIES[family],
+        int(with_slopes),
+        *(at(array) for array in (sizes, gate_rate, rates, excess, counts, rows)),
+        width_s,
+        *(at(array) for array in (nodes, node_weights, camera, *slopes)),
+    )
+    return float(value), *slopes

@@ -75,9 +75,7 @@ class _BinnedOp(Op):  # type: ignore[misc]
         return tensors
 
     def _values(self, inputs: Sequence[Any]) -> tuple[Any, ...]:
-        values = list(inputs)
-        values[5] = float(values[5])
-        return compiled.FAMILIES[self.family], *values
+        return self.family, *inputs[:5], float(inputs[5]), *inputs[6:]
 
     def connection_pattern(self, node: Any) -> list[list[bool]]:
         """Only the parameters are differentiated, not the data."""
@@ -94,7 +92,8 @@ class BinnedLogLikelihoodValue(_BinnedOp):
 
     def perform(self, node: Any, inputs: Sequence[Any], output_storage: list[list[Any]]) -> None:
         """Evaluate."""
-        output_storage[0][0] = np.asarray(compiled.log_likelihood(*self._values(inputs)))
+        value = compiled.log_likelihood(*self._values(inputs), with_slopes=False)[0]
+        output_storage[0][0] = np.asarray(value)
 
     def infer_shape(self, node: Any, shapes: list[Any]) -> list[Any]:
         """Return the shape of the output: a scalar."""
@@ -130,7 +129,7 @@ class BinnedLogLikelihood(_BinnedOp):
 
     def perform(self, node: Any, inputs: Sequence[Any], output_storage: list[list[Any]]) -> None:
         """Evaluate."""
-        results = compiled.log_likelihood_gradient(*self._values(inputs))
+        results = compiled.log_likelihood(*self._values(inputs))
         for storage, result in zip(output_storage, results, strict=True):
             storage[0] = np.asarray(result)
 
@@ -178,33 +177,68 @@ def _drop_unused_slopes(fgraph: Any, node: Any) -> list[Any] | None:
     return [value, *node.outputs[1:]]
 
 
-@register_funcify_default_op_cache_key(BinnedLogLikelihoodValue)
-def _value_in_numba(op: BinnedLogLikelihoodValue, **kwargs: Any) -> tuple[Any, int]:
-    family, function = compiled.FAMILIES[op.family], compiled.log_likelihood
+def _numba_call(family: str, with_slopes: bool) -> Any:
+    """Compiled function of the inputs of the Ops, with all outputs of `BinnedLogLikelihood`."""
+    function, number, flag = compiled.external_function(), compiled.FAMILIES[family], with_slopes
 
     @numba_njit
-    def value(gate_rate, rates, excess, counts, rows, width, nodes, weights, camera):  # type: ignore[no-untyped-def]
-        return np.asarray(
-            function(
-                family, gate_rate, rates, excess, counts, rows, width.item(), nodes, weights, camera
-            )
+    def call(gate_rate, rates, excess, counts, row_of_bin, width, nodes, weights, camera):  # type: ignore[no-untyped-def]
+        if counts.strides[1] != 8 or counts.strides[0] != 8 * counts.shape[1]:
+            counts = counts.copy()
+        gate_rate, rates, excess = gate_rate.copy(), rates.copy(), excess.copy()
+        row_of_bin, camera = row_of_bin.copy(), camera.copy()
+        nodes, weights = nodes.copy(), weights.copy()
+        sizes = np.array(
+            [rates.shape[0], counts.shape[1], counts.shape[0], row_of_bin.size, nodes.size]
         )
+        if (
+            gate_rate.shape != (sizes[0], sizes[1])
+            or rates.shape[1] != sizes[0]
+            or excess.size != sizes[0]
+            or weights.size != sizes[4]
+            or camera.size != 4
+            or row_of_bin.min() < 0
+            or row_of_bin.max() >= sizes[2]
+        ):
+            raise ValueError("the inputs of the binned likelihood do not fit each other")
+        gate_slope, rates_slope = np.zeros_like(gate_rate), np.zeros_like(rates)
+        excess_slope = np.zeros_like(excess)
+        value = function(
+            number,
+            flag,
+            sizes.ctypes,
+            gate_rate.ctypes,
+            rates.ctypes,
+            excess.ctypes,
+            counts.ctypes,
+            row_of_bin.ctypes,
+            width.item(),
+            nodes.ctypes,
+            weights.ctypes,
+            camera.ctypes,
+            gate_slope.ctypes,
+            rates_slope.ctypes,
+            excess_slope.ctypes,
+        )
+        return np.asarray(value), gate_slope, rates_slope, excess_slope
+
+    return call
+
+
+@register_funcify_default_op_cache_key(BinnedLogLikelihoodValue)
+def _value_in_numba(op: BinnedLogLikelihoodValue, **kwargs: Any) -> tuple[Any, int]:
+    call = _numba_call(op.family, False)
+
+    @numba_njit
+    def value(*inputs):  # type: ignore[no-untyped-def]
+        return call(*inputs)[0]
 
     return value, compiled.VERSION
 
 
 @register_funcify_default_op_cache_key(BinnedLogLikelihood)
 def _gradient_in_numba(op: BinnedLogLikelihood, **kwargs: Any) -> tuple[Any, int]:
-    family, function = compiled.FAMILIES[op.family], compiled.log_likelihood_gradient
-
-    @numba_njit
-    def gradient(gate_rate, rates, excess, counts, rows, width, nodes, weights, camera):  # type: ignore[no-untyped-def]
-        value, gate_slope, rates_slope, excess_slope = function(
-            family, gate_rate, rates, excess, counts, rows, width.item(), nodes, weights, camera
-        )
-        return np.asarray(value), gate_slope, rates_slope, excess_slope
-
-    return gradient, compiled.VERSION
+    return _numba_call(op.family, True), compiled.VERSION
 
 
 @node_rewriter([BinnedLogLikelihood, BinnedLogLikelihoodValue])

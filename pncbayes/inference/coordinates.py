@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 _TINY = 1e-8
 # Shapes below this need the exact map.
-_SMALL_SHAPE = 4.0
+_SMALL_SHAPE = 0.8
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ References
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
-from scipy.stats import t as student_t
 
 from pncbayes.inference.coordinates import Coordinates
 from pncbayes.inference.optimum import Mode, climb, curvature_at
@@ -30,7 +30,11 @@ __all__ = ["MARGIN", "Component", "Evidence", "estimate_evidence", "quick_log_ev
 Array = NDArray[np.float64]
 
 _DEGREES = 20.0
-_MOST_PERMUTATIONS = 120
+# log of Student's t density at zero
+_LOG_T = float(
+    gammaln(0.5 * (_DEGREES + 1)) - gammaln(0.5 * _DEGREES) - 0.5 * np.log(np.pi * _DEGREES)
+)
+_MOST_PERMUTATIONS = 24
 # nats below the best at which a number of states no longer matters
 MARGIN = 6.0
 # width of an added component over that of the one it grew from
@@ -79,10 +83,14 @@ class Component:
 
     def log_density(self, points: Array) -> Array:
         """Log density of the drawing distribution at log coordinates, shape ``(n, size)``."""
-        z, log_slope = self.coordinates.to_z(points)
+        return self.log_density_at(*self.coordinates.to_z(points))
+
+    def log_density_at(self, z: Array, log_slope: Array) -> Array:
+        """Log density where z and the log of dz/dy are known, shape ``(n,)``."""
         with np.errstate(over="ignore", invalid="ignore"):
             noise = (z - self.shift) @ self.inverse_root.T
-            value = student_t.logpdf(noise, _DEGREES).sum(axis=1)
+            tails = np.log1p(noise**2 / _DEGREES).sum(axis=1)
+        value = self.shift.size * _LOG_T - 0.5 * (_DEGREES + 1.0) * tails
         value = value - self.log_determinant + log_slope
         return np.where(np.isfinite(value), value, -np.inf)
 
@@ -178,14 +186,19 @@ def _exchanges(posterior: Posterior, component: Component) -> list[NDArray[np.in
             if swapped > peak - reach:
                 one, other = partner[i], partner[j]
                 partner = [one if group == other else group for group in partner]
-        orders = [
-            np.array(order)
-            for order in itertools.permutations(range(n_states))
-            if all(partner[k] == partner[order[k]] for k in range(n_states))
+        groups = [
+            [k for k in range(n_states) if partner[k] == group] for group in sorted(set(partner))
         ]
-        if len(orders) <= _MOST_PERMUTATIONS:
-            return [posterior.permutation(order) for order in orders]
+        if np.prod([float(math.factorial(len(group))) for group in groups]) <= _MOST_PERMUTATIONS:
+            break
         reach *= 0.7
+    exchanges = []
+    for arrangement in itertools.product(*(itertools.permutations(group) for group in groups)):
+        order = np.empty(n_states, dtype=np.intp)
+        for group, permuted in zip(groups, arrangement, strict=True):
+            order[group] = permuted
+        exchanges.append(posterior.permutation(order))
+    return exchanges
 
 
 def pareto_smooth(log_weights: Array) -> tuple[Array, float]:
@@ -317,6 +330,8 @@ class _Mixture:
         self.points = np.empty((0, posterior.size))
         self._log_posterior = np.empty(0)
         self._log_component: list[Array] = []
+        # coordinates of all draws, by map and exchange: dear, and shared by many components
+        self._mapped: dict[int, list[tuple[Array, Array]]] = {}
         self._next = shares
         for component in components:
             self._add(component)
@@ -324,10 +339,16 @@ class _Mixture:
     def _add(self, component: Component) -> None:
         self.components.append(component)
         self.drawn.append(0.0)
-        self._log_component.append(self._evaluate(component, self.points))
+        key = id(component.coordinates)
+        if key not in self._mapped:
+            self._mapped[key] = self._map(component.coordinates, self.points)
+        self._log_component.append(self._evaluate(component, self._mapped[key]))
 
-    def _evaluate(self, component: Component, points: Array) -> Array:
-        values = [component.log_density(points[:, order]) for order in self.exchanges]
+    def _map(self, coordinates: Coordinates, points: Array) -> list[tuple[Array, Array]]:
+        return [coordinates.to_z(points[:, order]) for order in self.exchanges]
+
+    def _evaluate(self, component: Component, mapped: list[tuple[Array, Array]]) -> Array:
+        values = [component.log_density_at(*one) for one in mapped]
         density: Array = logsumexp(np.array(values), axis=0) - np.log(len(self.exchanges))
         return density
 
@@ -346,9 +367,17 @@ class _Mixture:
         points[~inside] = self.components[0].coordinates.centre
         self.points = np.vstack([self.points, points])
         self._log_posterior = np.concatenate([self._log_posterior, values])
+        fresh: dict[int, list[tuple[Array, Array]]] = {}
         for index, component in enumerate(self.components):
+            key = id(component.coordinates)
+            if key not in fresh:
+                fresh[key] = self._map(component.coordinates, points)
+                self._mapped[key] = [
+                    (np.vstack([old[0], new[0]]), np.concatenate([old[1], new[1]]))
+                    for old, new in zip(self._mapped[key], fresh[key], strict=True)
+                ]
             self._log_component[index] = np.concatenate(
-                [self._log_component[index], self._evaluate(component, points)]
+                [self._log_component[index], self._evaluate(component, fresh[key])]
             )
             self.drawn[index] += n_draws * float(self._next[index] / self._next.sum())
 

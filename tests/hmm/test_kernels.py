@@ -34,9 +34,9 @@ def all_paths(matrices: Array, initial: Array) -> Iterator[tuple[tuple[int, ...]
 def test_forward_sums_over_all_paths(n_states: int) -> None:
     matrices, initial = some_matrices(n_states, seed=n_states)
     expected = np.log(sum(probability for _, probability in all_paths(matrices, initial)))
-    assert reference.log_likelihood_by_enumeration(
-        matrices[ROW_OF_BIN], initial
-    ) == pytest.approx(expected, rel=1e-12)
+    assert reference.log_likelihood_by_enumeration(matrices[ROW_OF_BIN], initial) == pytest.approx(
+        expected, rel=1e-12
+    )
     assert reference.log_likelihood(matrices[ROW_OF_BIN], initial) == pytest.approx(
         expected, rel=1e-12
     )

@@ -131,9 +131,7 @@ def test_nodes_grow_with_contrast_and_suffice() -> None:
         gate_rate = np.array([[bright], [dim]]) / WIDTH_S
         counts = np.linspace(dim, bright, 50).round()[:, None]
         n_max = int(counts.max())
-        exact = reference.exact_count_matrices(
-            n_max, WIDTH_S, gate_rate[:, 0], transition_rate
-        )
+        exact = reference.exact_count_matrices(n_max, WIDTH_S, gate_rate[:, 0], transition_rate)
         likelihood = BinnedLikelihood(counts, WIDTH_S)
         found = reference.bin_matrices(
             counts, WIDTH_S, gate_rate, transition_rate, likelihood.n_nodes
@@ -141,8 +139,10 @@ def test_nodes_grow_with_contrast_and_suffice() -> None:
         wanted = exact[counts[:, 0].astype(int)]
         np.testing.assert_allclose(found[:, 0, 1], wanted[:, 0, 1], rtol=0.015)
     few = choose_n_nodes(np.full(100, 50.0))
-    assert few < choose_n_nodes(np.linspace(1.0, 50.0, 100)) < choose_n_nodes(
-        np.linspace(1.0, 400.0, 100), most=48
+    assert (
+        few
+        < choose_n_nodes(np.linspace(1.0, 50.0, 100))
+        < choose_n_nodes(np.linspace(1.0, 400.0, 100), most=48)
     )
     assert choose_n_nodes(np.linspace(0.0, 1e6, 100)) == 16
 
@@ -223,9 +223,7 @@ def test_sparse_gradient_is_that_of_the_sparse_value() -> None:
         directions = [random.normal(size=array.shape) for array in (gate_rate, excess)]
         jumps = random.normal(size=(3, 3)) * (1.0 - np.eye(3))
 
-        def value(
-            step: float, directions: list[Array] = directions, jumps: Array = jumps
-        ) -> float:
+        def value(step: float, directions: list[Array] = directions, jumps: Array = jumps) -> float:
             return likelihood.value(
                 gate_rate * (1 + step * directions[0]),
                 transition_rate * (1 + step * jumps),
@@ -282,20 +280,17 @@ def test_limit_of_fine_bins_is_photon_by_photon(n_gates: int) -> None:
         duration_s,
     )
     differences = []
-    for n_bins in (64, 256, 1024, 4096, 16384, 65536):
+    for n_bins in (64, 1024, 65536):
         width_s = duration_s / n_bins
         counts = np.zeros((n_bins, n_gates))
-        np.add.at(counts, ((ticks + 0.5) * tick_s // width_s).astype(int), 0)
         np.add.at(counts, (((ticks + 0.5) * tick_s / width_s).astype(int), gates), 1.0)
         binned = BinnedLikelihood(counts, width_s, n_nodes=16).value(
             rate_per_s[:, None] * gate_probability, rates
         )
         orders = sum(np.log(np.arange(1, n + 1)).sum() for n in counts.ravel().astype(int))
         differences.append(abs(binned + orders - counts.sum() * np.log(width_s) - exact))
-    print(differences)
-    assert differences[-1] < 0.02
-    assert differences[-1] < 0.5 * differences[-2]
-    assert differences[0] > 5.0 * differences[-1]
+    assert differences[0] > 2.0 * differences[1] > 10.0 * differences[2]
+    assert differences[2] < 0.04
 
 
 def test_likelihood_does_not_depend_on_the_excess_where_it_vanishes() -> None:
@@ -490,7 +485,12 @@ def test_beyond_the_fastest_switching_there_is_no_likelihood() -> None:
         (np.ones(3), 0.0, {}, "`width_s` must be a positive time"),
         (np.ones(3), -0.01, {}, "`width_s` must be a positive time"),
         (np.ones(3), np.nan, {}, "`width_s` must be a positive time"),
-        (np.ones(3), 0.01, {"camera": CAMERA, "excess_noise": True}, "`excess_noise` is for photon"),
+        (
+            np.ones(3),
+            0.01,
+            {"camera": CAMERA, "excess_noise": True},
+            "`excess_noise` is for photon",
+        ),
     ],
 )
 def test_bad_arguments(

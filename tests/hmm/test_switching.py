@@ -158,7 +158,13 @@ def test_three_states_lose_steeply_less_in_finer_bins(
 
 @pytest.mark.parametrize(
     ("brightest_per_s", "exit_rate_per_s", "width_s"),
-    [(5e3, 10.0, 0.01), (5e3, 10.0, 0.002), (2e4, 1.0, 0.01), (2e4, 10.0, 0.005), (8e4, 1.0, 0.005)],
+    [
+        (5e3, 10.0, 0.01),
+        (5e3, 10.0, 0.002),
+        (2e4, 1.0, 0.01),
+        (2e4, 10.0, 0.005),
+        (8e4, 1.0, 0.005),
+    ],
 )
 def test_expected_loss_is_no_underestimate(
     brightest_per_s: float, exit_rate_per_s: float, width_s: float

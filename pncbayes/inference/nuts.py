@@ -1,0 +1,161 @@
+"""NUTS on the model of one number of states, started from its mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import xarray as xr
+
+from pncbayes.inference.build import model_of
+from pncbayes.inference.evidence import Evidence
+from pncbayes.inference.grid import Grid
+from pncbayes.inference.posterior import Parameters, Posterior
+from pncbayes.physics.modelfile import ModelFile
+
+__all__ = ["initial_point", "parameters_of", "sample_nuts"]
+
+
+def initial_point(model: pm.Model, parameters: Parameters) -> dict[str, Any]:
+    """Values of the free variables of a model at physical parameters.
+
+    Parameters
+    ----------
+    model
+        As `pncbayes.inference.build.model_of` writes it.
+    parameters
+        The point; states from bright to dim if those of the model are.
+
+    Returns
+    -------
+    dict
+        Values by name, for `initvals` of `pymc.sample` or `nutpie.compile_pymc_model`.
+    """
+    rate, exits = parameters.rate_per_s, parameters.exit_rate_per_s
+    n_states = parameters.n_states
+    # half a count less of a tie: a value on the edge of its support has no logarithm
+    shares = np.minimum.accumulate(rate / rate[0] * (1.0 - 1e-9 * np.arange(n_states)))
+    shape = np.maximum(parameters.gate_rate_per_s / rate[:, None], 1e-12)
+    values = {
+        "brightest_rate_per_s": rate[0],
+        "relative_brightness": shares[1:],
+        "rate_per_s": rate,
+        "gate_probability": shape / shape.sum(axis=1, keepdims=True),
+        "decay_concentration": parameters.concentration,
+        "exit_rate_per_s": exits,
+        "excess_variance_ratio": parameters.excess,
+    }
+    if n_states > 2:
+        off_diagonal = ~np.eye(n_states, dtype=bool)
+        jumps = parameters.transition_rate_per_s[off_diagonal].reshape(n_states, n_states - 1)
+        jumps = np.maximum(jumps / exits[:, None], 1e-12)
+        values["jump_probability"] = jumps / jumps.sum(axis=1, keepdims=True)
+    return {variable.name: values[variable.name] for variable in model.free_RVs}
+
+
+def parameters_of(draws: xr.Dataset) -> list[Parameters]:
+    """Physical parameters of posterior draws.
+
+    Parameters
+    ----------
+    draws
+        Group ``posterior`` of what a sampler returns for a model of `pncbayes.build`.
+
+    Returns
+    -------
+    list of Parameters
+        One for each draw of each chain.
+    """
+    stacked = draws.stack(sample=("chain", "draw")).transpose("sample", ...)
+    gate_rate = stacked["gate_rate_per_s"].values
+    transition_rate = stacked["transition_rate_per_s"].values
+    n_draws = gate_rate.shape[0]
+
+    def values_of(name: str, missing: Any) -> Any:
+        return stacked[name].values if name in stacked else [missing] * n_draws
+
+    concentration = values_of("decay_concentration", np.nan)
+    excess = values_of("excess_variance_ratio", None)
+    return [
+        Parameters(gate_rate[n], transition_rate[n], float(concentration[n]), excess[n])
+        for n in range(n_draws)
+    ]
+
+
+def sample_nuts(
+    grid: Grid,
+    trace: xr.Dataset,
+    spec: ModelFile,
+    posterior: Posterior,
+    evidence: Evidence,
+    rng: np.random.Generator,
+    *,
+    n_tune: int = 300,
+    n_draws: int = 300,
+    n_chains: int = 4,
+    n_kept: int = 400,
+    progressbar: bool = True,
+) -> tuple[list[Parameters], dict[str, Any]]:
+    """Sample the posterior of one number of states by NUTS.
+
+    Parameters
+    ----------
+    grid, trace, spec
+        What the posterior was made of.
+    posterior
+        The posterior to sample.
+    evidence
+        Its mode, where all chains start: chains started elsewhere may find other modes, of other
+        weight, and stay there.
+    rng
+        Source of the seed.
+    n_tune, n_draws, n_chains
+        Steps of adaptation and draws of each chain, and number of chains.
+    n_kept
+        Most draws to return, evenly spaced.
+    progressbar
+        Show progress.
+
+    Returns
+    -------
+    draws : list of Parameters
+        States in the order of the mode.
+    stats : dict
+        ``r_hat`` (largest), ``ess`` (smallest, of the bulk), ``divergences`` (after adaptation).
+
+    References
+    ----------
+    .. [1] Vehtari, A. et al. Rank-normalization, folding, and localization: an improved R-hat.
+       Bayesian Anal. 16, 667 (2021), doi:10.1214/20-BA1221.
+    """
+    import arviz as az
+    import nutpie
+
+    # where delays tell states apart, two of about equal brightness must be free to pass each other
+    model = model_of(posterior, ordered=posterior.n_gates == 1)
+    start = initial_point(model, posterior.unpack(evidence.mode.vector).ordered())
+    compiled = nutpie.compile_pymc_model(model, jitter_rvs=set(), initial_points=start)
+    tree = nutpie.sample(
+        compiled,
+        draws=n_draws,
+        tune=n_tune,
+        chains=n_chains,
+        seed=int(rng.integers(2**31)),
+        save_warmup=False,
+        progress_bar=progressbar,
+    )
+    free = [variable.name for variable in model.free_RVs]
+    draws = tree["posterior"].to_dataset()
+    stats = {
+        "r_hat": _extreme(az.rhat(draws, var_names=free), "max"),
+        "ess": _extreme(az.ess(draws, var_names=free), "min"),
+        "divergences": int(tree["sample_stats"]["diverging"].sum()),
+    }
+    every = max(1, -(-n_chains * n_draws // n_kept))
+    return parameters_of(draws)[::every], stats
+
+
+def _extreme(values: Any, kind: str) -> float:
+    found = [getattr(values[name], kind)().item() for name in values.data_vars]
+    return float(max(found) if kind == "max" else min(found))
