@@ -225,7 +225,7 @@ def estimate_evidence(
     *,
     n_draws: int = 400,
     n_kept: int = 400,
-    n_adaptations: int = 6,
+    n_adaptations: int = 5,
     worth: float = -np.inf,
 ) -> Evidence:
     """Evidence around all modes found.
@@ -282,7 +282,8 @@ def estimate_evidence(
         error = float(np.sqrt(max(1.0 / effective - 1.0 / weights.size, 0.0)))
         # far below the best a rough figure is enough: it is the probabilities that count
         behind = max(worth + MARGIN - importance, 0.0)
-        if (k < 0.6 and error < 0.1 * np.exp(0.5 * behind)) or attempt == n_adaptations:
+        enough = error < 0.1 * np.exp(0.5 * behind) and (k < 0.6 or behind > 2.0)
+        if enough or attempt == n_adaptations:
             break
         # where one draw in twelve counts, more of the same are worth more than new components
         if effective < weights.size / 12:
