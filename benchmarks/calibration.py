@@ -3,7 +3,8 @@
     python benchmarks/calibration.py [--quick] [--workers 4] [--cell intensity] [--write]
 
 Dots are drawn from the model's own priors: the number of states uniform from 1 to 6, brightness,
-repelling levels, exit rates, jumps, first state; recordings of 5 to 30 s. The fit has the same
+repelling levels, exit rates, jumps, first state; recordings of 5 to 30 s. With gates, where a few
+hundred photons tell states apart, dots are dimmer and recordings 2 to 10 s. The fit has the same
 priors and the same limit of 6 states. Cells: `intensity` (arrival times alone), `gates` (24 delay
 gates; decays drawn around a base shape that the fit does not know, it takes the pooled decay),
 `gates_known` (the fit is told the base shape: what is left is not the fault of that shortcut), and
@@ -24,12 +25,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pncbayes.hmm.likelihood import BinnedLikelihood
+from pncbayes.inference.grid import choose_grid
+from pncbayes.inference.scan import probabilities, scan_n_states
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 MOST_STATES = 6
 N_GATES = 24
 DURATION_S = (5.0, 30.0)
+DURATION_GATES_S = (2.0, 10.0)
 FLOOR = 1e-6
 N_RESAMPLED = 1000
 N_RELIABILITY = 10
@@ -50,8 +56,11 @@ def work(task: common.Task) -> common.Row:
     _, _, n_gates, off_prior = CELLS[task.cell]
     for_dot, for_fit = task.generators(2)
     n_states = int(for_dot.integers(1, MOST_STATES + 1))
-    duration_s = float(for_dot.uniform(*DURATION_S))
-    dot = dots.draw_dot(for_dot, n_states, duration_s, n_gates=n_gates, off_prior=off_prior)
+    duration_s = float(for_dot.uniform(*(DURATION_S if n_gates == 1 else DURATION_GATES_S)))
+    model = dots.MODEL if n_gates == 1 else dots.DIM_MODEL
+    dot = dots.draw_dot(
+        for_dot, n_states, duration_s, n_gates=n_gates, model=model, off_prior=off_prior
+    )
     return analyse(dot, for_fit, known_decay=task.cell == "gates_known")
 
 
@@ -71,16 +80,13 @@ def analyse(
     most
         Most states.
     """
-    from pncbayes.hmm.likelihood import BinnedLikelihood
-    from pncbayes.inference.grid import choose_grid
-    from pncbayes.inference.scan import probabilities, scan_n_states
 
     started = time.perf_counter()
-    grid = choose_grid(dot.trace(), dots.MODEL, rng)
+    grid = choose_grid(dot.trace(), dot.model, rng)
     likelihood = BinnedLikelihood(grid.counts, grid.width_s)
     if known_decay:
         likelihood.gate_totals = 1e12 * dot.base_decay
-    evidences = scan_n_states(likelihood, grid.counts, dots.MODEL, range(1, most + 1), rng)
+    evidences = scan_n_states(likelihood, grid.counts, dot.model, range(1, most + 1), rng)
     probability = probabilities(evidences)
     return {
         "n_states": dot.n_states,
@@ -235,13 +241,19 @@ def _by_number(probability: Floats, n_states: Integers) -> list[str]:
     return common.table(header, lines)
 
 
+def n_traces(name: str, quick: bool) -> int:
+    """Traces of a cell."""
+    usual, few, *_ = CELLS[name]
+    return few if quick else usual
+
+
 def main() -> None:
     options = common.parser(__doc__).parse_args()
     names = common.chosen_cells(CELLS, options)
     tasks = [
         common.Task(trace, name)
         for name in names
-        for trace in range(options.traces or CELLS[name][int(options.quick)])
+        for trace in range(options.traces or n_traces(name, options.quick))
     ]
     rows = common.run("calibration", tasks, work, options)
     if rows.empty:

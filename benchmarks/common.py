@@ -47,8 +47,10 @@ ROOT_SEED = 20_260_701
 OURS = "pncbayes"
 # what has no part in the number of states and the intervals
 _NOT_COUNTED = {
-    "__init__.py", "checks.py", "fit.py", "jax_kernels.py", "nuts.py", "photon_by_photon.py",
-    "photon_kernels.py", "photon_propagators.py", "reference.py", "results.py", "sensitivity.py",
+    "__init__.py", "build.py", "checks.py", "fit.py", "jax_kernels.py", "jax_op.py", "levels.py",
+    "numba_emission.py", "numba_likelihood.py", "nuts.py", "op.py", "photon_by_photon.py",
+    "photon_kernels.py", "photon_propagators.py", "pymc_model.py", "reference.py", "results.py",
+    "sensitivity.py",
 }  # fmt: skip
 
 Row = dict[str, Any]
@@ -267,7 +269,7 @@ def head(title: str, rows: pd.DataFrame, *packages: str) -> list[str]:
         f"`{command}`, {datetime.datetime.now(tz=datetime.UTC).date()}, {os.cpu_count()} CPUs, one "
         f"thread per process; Python {platform.python_version()}, {versions}; digest of the "
         f"inference code {', '.join(codes)}; root seed {ROOT_SEED}. {len(rows)} rows, "
-        f"{failed} with an error (counted as wrong).",
+        f"{failed} with an error.",
         "",
     ]
 

@@ -38,6 +38,8 @@ MODEL: ModelFile = replace(
     brightest_rate_per_s=LogNormal(3e3, 0.8),
     exit_rate_per_s=LogNormal(1.0, 1.2),
 )
+# with delays a few hundred photons tell states apart: dimmer dots keep the question open
+DIM_MODEL: ModelFile = replace(MODEL, brightest_rate_per_s=LogNormal(400.0, 0.8))
 OFF_PRIOR_DWELL = PowerLawDwell(1.5, 0.02, 10.0)
 OFF_PRIOR_DRIFT = Drift(depth=-0.03)
 
@@ -60,6 +62,8 @@ class Dot:
         Shape around which the decays were drawn, ``(n_gates,)``.
     path
         Which state the dot was in when.
+    model
+        The priors it was drawn from.
     """
 
     photons: Photons
@@ -68,6 +72,7 @@ class Dot:
     transition_rate_per_s: Floats
     base_decay: Floats
     path: StatePath
+    model: ModelFile
 
     @property
     def n_states(self) -> int:
@@ -101,17 +106,17 @@ def draw_levels(n_states: int, repulsion: float, rng: np.random.Generator) -> Fl
         log_density = repulsion * np.log(np.abs(levels[:, upper] - levels[:, lower])).sum(axis=1)
         accepted = np.flatnonzero(np.log(rng.random(4096)) < log_density - largest)
         if accepted.size:
-            return np.sort(levels[accepted[0]])[::-1]
+            return np.asarray(np.sort(levels[accepted[0]])[::-1])
 
 
-def draw_rates(n_states: int, rng: np.random.Generator) -> Floats:
+def draw_rates(n_states: int, model: ModelFile, rng: np.random.Generator) -> Floats:
     """Transition rates per s: log-normal exit rates, Dirichlet jumps."""
     rates = np.zeros((n_states, n_states))
     if n_states == 1:
         return rates
-    prior = MODEL.exit_rate_per_s
+    prior = model.exit_rate_per_s
     exits = rng.lognormal(np.log(prior.median), prior.sigma, n_states)
-    jumps = rng.dirichlet(np.full(n_states - 1, MODEL.jump_concentration), n_states)
+    jumps = rng.dirichlet(np.full(n_states - 1, model.jump_concentration), n_states)
     rates[~np.eye(n_states, dtype=bool)] = (exits[:, None] * jumps).ravel()
     return rates
 
@@ -136,6 +141,7 @@ def draw_dot(
     duration_s: float,
     *,
     n_gates: int = 1,
+    model: ModelFile = MODEL,
     off_prior: str = "",
 ) -> Dot:
     """Draw a dot from the priors, or off them, and its photons.
@@ -150,16 +156,18 @@ def draw_dot(
         Length of the recording.
     n_gates
         Delay gates; 1 for no delays.
+    model
+        The priors.
     off_prior
         ``"levels"`` (uniform, without repulsion), ``"power_law"`` (dwells) or ``"drift"`` (3 % of
         the signal lost along the recording); empty for the priors.
     """
-    prior = MODEL.brightest_rate_per_s
+    prior = model.brightest_rate_per_s
     # with delays the decays tell states apart, and levels do not repel
-    repulsion = 0.0 if n_gates > 1 or off_prior == "levels" else MODEL.repulsion
+    repulsion = 0.0 if n_gates > 1 or off_prior == "levels" else model.repulsion
     relative = draw_levels(n_states, repulsion, rng)
     rate_per_s = rng.lognormal(np.log(prior.median), prior.sigma) * relative
-    rates = draw_rates(n_states, rng)
+    rates = draw_rates(n_states, model, rng)
     laws = (OFF_PRIOR_DWELL,) * n_states if off_prior == "power_law" else None
     dot = simulate(
         [SimulatedState(rate_per_s=rate) for rate in rate_per_s],
@@ -175,14 +183,15 @@ def draw_dot(
     )
     if n_gates == 1:
         shape = np.ones((n_states, 1))
-        return Dot(dot.photons, None, rate_per_s[:, None] * shape, rates, np.ones(1), dot.path)
+        gate_rate = rate_per_s[:, None] * shape
+        return Dot(dot.photons, None, gate_rate, rates, np.ones(1), dot.path, model)
     edges = gate_edges_ns(n_gates)
     base = base_decay(edges)
-    belief = MODEL.decay_concentration
+    belief = model.decay_concentration
     concentration = rng.lognormal(np.log(belief.median), belief.sigma)
     shape = np.maximum(rng.dirichlet(concentration * base, n_states), 1e-15)
     photons = _with_delays(dot.photons, dot.path, shape, edges, rng)
-    return Dot(photons, edges, rate_per_s[:, None] * shape, rates, base, dot.path)
+    return Dot(photons, edges, rate_per_s[:, None] * shape, rates, base, dot.path, model)
 
 
 def _with_delays(

@@ -31,7 +31,7 @@ def _column_shares(n_states: int, nodes: Any) -> jax.Array:
     return jnp.concatenate([states, mixed.reshape(-1, n_states)])
 
 
-def _log_columns(family: str, means: Any, excess: Any, counts: Any, camera: Any) -> jax.Array:
+def _log_columns(family: str, means: Any, excess: Any, counts: Any, camera: Any) -> Any:
     """Log-likelihood of each row under each column, without the factorials of the counts."""
     if family == "camera":
         gain, offset, read_noise, factor = camera
@@ -62,7 +62,16 @@ def log_likelihood(
     """Log-likelihood without the factorials; see `pncbayes.hmm.numba_likelihood.log_likelihood`.
 
     Can be traced, jitted and differentiated by JAX.
+
+    Raises
+    ------
+    ValueError
+        If JAX is in 32-bit mode.
     """
+    if not jax.config.jax_enable_x64:
+        raise ValueError(
+            "the likelihood needs 64 bits, but JAX is in 32-bit mode: set `jax_enable_x64`"
+        )
     n_states = gate_rate_per_s.shape[0]
     shares = _column_shares(n_states, nodes)
     means = shares @ (gate_rate_per_s * width_s)

@@ -6,6 +6,8 @@ rewrite puts `BinnedLogLikelihoodValue` in its place. The data are inputs: a com
 those of another dot, of the same number of gates.
 """
 
+# PyTensor is typed in part.
+# mypy: allow-untyped-calls, allow-untyped-decorators
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +18,7 @@ import pytensor.tensor as pt
 from numpy.typing import NDArray
 from pytensor.compile.mode import optdb
 from pytensor.gradient import disconnected_type
-from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
@@ -26,6 +28,7 @@ from scipy.special import gammaln
 from pncbayes.hmm import numba_likelihood as compiled
 from pncbayes.hmm.emission import CameraEmission, NegativeBinomialEmission, PoissonEmission
 from pncbayes.hmm.likelihood import BinnedLikelihood
+from pncbayes.hmm.numba_emission import FAMILIES
 
 __all__ = [
     "DATA_NAMES",
@@ -44,7 +47,7 @@ _N_DIMS = (2, 2, 1, 2, 1, 0, 1, 1, 1)
 _N_PARAMETERS = 3
 
 
-class _BinnedOp(Op):  # type: ignore[misc]
+class _BinnedOp(Op):
     """Inputs and properties that both Ops share.
 
     Parameters
@@ -56,10 +59,8 @@ class _BinnedOp(Op):  # type: ignore[misc]
     __props__ = ("family",)
 
     def __init__(self, family: str) -> None:
-        if family not in compiled.FAMILIES:
-            raise ValueError(
-                f"`family` must be one of {', '.join(compiled.FAMILIES)}, got {family!r}"
-            )
+        if family not in FAMILIES:
+            raise ValueError(f"`family` must be one of {', '.join(FAMILIES)}, got {family!r}")
         self.family = family
 
     def _inputs(self, inputs: Sequence[Any]) -> list[Any]:
@@ -103,8 +104,8 @@ class BinnedLogLikelihoodValue(_BinnedOp):
         self, inputs: Sequence[Any], outputs: Sequence[Any], cotangents: Sequence[Any]
     ) -> list[Any]:
         """Derivatives, by the Op that has them."""
-        slopes = BinnedLogLikelihood(self.family)(*inputs)[1:]
-        return _pulled(cotangents[0], slopes, inputs)
+        outputs_of_both: Any = BinnedLogLikelihood(self.family)(*inputs)
+        return _pulled(cotangents[0], outputs_of_both[1:], inputs)
 
 
 class BinnedLogLikelihood(_BinnedOp):
@@ -179,7 +180,7 @@ def _drop_unused_slopes(fgraph: Any, node: Any) -> list[Any] | None:
 
 def _numba_call(family: str, with_slopes: bool) -> Any:
     """Compiled function of the inputs of the Ops, with all outputs of `BinnedLogLikelihood`."""
-    function, number, flag = compiled.external_function(), compiled.FAMILIES[family], with_slopes
+    function, number, flag = compiled.external_function(), FAMILIES[family], with_slopes
 
     @numba_njit
     def call(gate_rate, rates, excess, counts, row_of_bin, width, nodes, weights, camera):  # type: ignore[no-untyped-def]
@@ -309,7 +310,7 @@ def binned_log_likelihood(
     *,
     family: str = "poisson",
     excess: Any = None,
-) -> Variable:
+) -> Any:
     """Log-likelihood of a binned trace as a PyTensor variable: `BinnedLikelihood.value`.
 
     Parameters
@@ -353,8 +354,8 @@ def binned_log_likelihood(
             raise ValueError("`excess` is needed: one excess variance ratio per state")
         excess = pt.zeros(pt.as_tensor_variable(gate_rate_per_s).shape[0])
     inputs = [data[name] for name in DATA_NAMES[:-1]]
-    node_outputs = BinnedLogLikelihood(family)(
+    node_outputs: Any = BinnedLogLikelihood(family)(
         gate_rate_per_s, transition_rate_per_s, excess, *inputs
     )
-    value: Variable = node_outputs[0] + data["log_constant"]
+    value: Any = node_outputs[0] + data["log_constant"]
     return value

@@ -41,6 +41,8 @@ __all__ = ["fit"]
 _N_KEPT = 400
 _N_REPLICATES = 100
 _ON_THRESHOLD = 0.5
+# States closer than this share of their brightness, and of their decay, may be one level.
+_TWIN = 0.05
 # Bins that lie in one state with more than this probability show its decay unmixed.
 _SURE = 0.995
 
@@ -267,6 +269,7 @@ def _judge(
             "the most probable number of states changes when the priors are made twice as wide "
             "or half as wide"
         )
+    notes += _twins(draws)
     fastest = max(float(draws[0].exit_rate_per_s.max()), 0.0) * grid.width_s
     if number > 1 and (fastest > 0.5 or grid.loss_nats > 2.0):
         notes.append(
@@ -277,6 +280,23 @@ def _judge(
     if factor is not None:
         verdict = "ask for" if factor > 3 else "do not ask for"
         notes.append(f"the data {verdict} excess noise (log Bayes factor {factor:.1f})")
+
+
+def _twins(draws: list[Parameters]) -> list[str]:
+    """Say which states differ in when the dot leaves them rather than in what they emit."""
+    rate = np.mean([draw.rate_per_s for draw in draws], axis=0)
+    gates = np.mean([draw.gate_rate_per_s for draw in draws], axis=0)
+    shape = gates / rate[:, None]
+    notes = []
+    for i in range(rate.size - 1):
+        alike = abs(rate[i] - rate[i + 1]) < _TWIN * rate[i]
+        # total variation between the two decays
+        if alike and 0.5 * np.abs(shape[i] - shape[i + 1]).sum() < _TWIN:
+            notes.append(
+                f"states {i} and {i + 1} emit alike: one level with dwell times that no single "
+                "exit rate explains would look so, too"
+            )
+    return notes
 
 
 def _add_gate_counts(predictive: xr.Dataset, trace: xr.Dataset, states: xr.Dataset) -> xr.Dataset:

@@ -12,6 +12,8 @@ References
    doi:10.1007/s10208-006-0215-9.
 """
 
+# PyTensor is typed in part.
+# mypy: allow-untyped-calls, allow-untyped-decorators
 from __future__ import annotations
 
 from typing import Any
@@ -20,6 +22,7 @@ import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
 from pymc.logprob.transforms import Transform
+from pytensor.tensor.sort import argsort, sort
 from scipy.special import gammaln
 
 from pncbayes.inference.posterior import log_selberg
@@ -71,7 +74,7 @@ class Logarithms(Transform):  # type: ignore[misc]
 def _repelled(n_levels: int, repulsion: float) -> Any:
     """Draw levels below 1, from bright to dim, shape ``(n_levels,)``."""
     if repulsion == 0.0 or n_levels == 1:
-        return -pt.sort(-pm.Beta.dist(1.0, 1.0 + repulsion, size=n_levels))
+        return -sort(-pm.Beta.dist(1.0, 1.0 + repulsion, size=n_levels))
     half = 0.5 * repulsion
     outer = np.arange(n_levels - 1, -1, -1)
     inner = outer[:-1]
@@ -82,7 +85,8 @@ def _repelled(n_levels: int, repulsion: float) -> Any:
     # B B^T of the bidiagonal matrix B that has these squares
     beside = pt.diag(pt.sqrt(above * diagonal[1:]), 1)
     main = pt.diag(diagonal + pt.concatenate([above, pt.zeros(1)]))
-    return pt.linalg.eigvalsh(main + beside + beside.T)[::-1]
+    values: Any = pt.linalg.eigvalsh(main + beside + beside.T)
+    return values[::-1]
 
 
 def _log_repulsion(levels: Any, n_levels: int, repulsion: float) -> Any:
@@ -154,7 +158,7 @@ def exchangeable_rates(
     def draw(size: Any) -> Any:
         top = pm.LogNormal.dist(**prior)
         levels = pt.concatenate([pt.ones(1), _repelled(n_states - 1, repulsion)])
-        return top * levels[pt.argsort(pm.Uniform.dist(size=n_states))]
+        return top * levels[argsort(pm.Uniform.dist(size=n_states))]
 
     def logp(value: Any) -> Any:
         top = pt.max(value)

@@ -5,53 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pymc as pm
 import xarray as xr
 
-from pncbayes.inference.build import model_of
 from pncbayes.inference.evidence import Evidence
 from pncbayes.inference.grid import Grid
 from pncbayes.inference.posterior import Parameters, Posterior
+from pncbayes.inference.pymc_model import model_of
 from pncbayes.physics.modelfile import ModelFile
 
-__all__ = ["initial_point", "parameters_of", "sample_nuts"]
-
-
-def initial_point(model: pm.Model, parameters: Parameters) -> dict[str, Any]:
-    """Values of the free variables of a model at physical parameters.
-
-    Parameters
-    ----------
-    model
-        As `pncbayes.inference.build.model_of` writes it.
-    parameters
-        The point; states from bright to dim if those of the model are.
-
-    Returns
-    -------
-    dict
-        Values by name, for `initvals` of `pymc.sample` or `nutpie.compile_pymc_model`.
-    """
-    rate, exits = parameters.rate_per_s, parameters.exit_rate_per_s
-    n_states = parameters.n_states
-    # half a count less of a tie: a value on the edge of its support has no logarithm
-    shares = np.minimum.accumulate(rate / rate[0] * (1.0 - 1e-9 * np.arange(n_states)))
-    shape = np.maximum(parameters.gate_rate_per_s / rate[:, None], 1e-12)
-    values = {
-        "brightest_rate_per_s": rate[0],
-        "relative_brightness": shares[1:],
-        "rate_per_s": rate,
-        "gate_probability": shape / shape.sum(axis=1, keepdims=True),
-        "decay_concentration": parameters.concentration,
-        "exit_rate_per_s": exits,
-        "excess_variance_ratio": parameters.excess,
-    }
-    if n_states > 2:
-        off_diagonal = ~np.eye(n_states, dtype=bool)
-        jumps = parameters.transition_rate_per_s[off_diagonal].reshape(n_states, n_states - 1)
-        jumps = np.maximum(jumps / exits[:, None], 1e-12)
-        values["jump_probability"] = jumps / jumps.sum(axis=1, keepdims=True)
-    return {variable.name: values[variable.name] for variable in model.free_RVs}
+__all__ = ["parameters_of", "sample_nuts"]
 
 
 def parameters_of(draws: xr.Dataset) -> list[Parameters]:
@@ -133,9 +95,9 @@ def sample_nuts(
     import nutpie
 
     # where delays tell states apart, two of about equal brightness must be free to pass each other
-    model = model_of(posterior, ordered=posterior.n_gates == 1)
-    start = initial_point(model, posterior.unpack(evidence.mode.vector).ordered())
-    compiled = nutpie.compile_pymc_model(model, jitter_rvs=set(), initial_points=start)
+    start = posterior.unpack(evidence.mode.vector).ordered()
+    model = model_of(posterior, ordered=posterior.n_gates == 1, start=start)
+    compiled = nutpie.compile_pymc_model(model, jitter_rvs=set())
     tree = nutpie.sample(
         compiled,
         draws=n_draws,
