@@ -46,8 +46,8 @@ from scipy.special import gammaln
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.assemble import states_group
+from pncbayes.inference.collapsed import working_posterior
 from pncbayes.inference.grid import choose_grid
-from pncbayes.inference.posterior import Posterior
 from pncbayes.inference.scan import probabilities, scan_n_states
 from pncbayes.photons.binning import bin_photons
 from pncbayes.physics.modelfile import load_model
@@ -114,7 +114,7 @@ def work_ours(
     evidences = scan_n_states(likelihood, grid.counts, model, range(1, most + 1), rng)
     probability = probabilities(evidences)
     best = int(np.argmax(probability))
-    posterior = Posterior(likelihood, model, best + 1)
+    posterior = working_posterior(likelihood, model, best + 1)
     point = posterior.unpack(evidences[best].mode.vector).ordered()
     path = states_group(point, likelihood, trace, excess_noise=False)["path"].to_numpy()
     seconds = time.perf_counter() - started

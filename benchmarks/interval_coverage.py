@@ -20,10 +20,11 @@ import numpy as np
 import pandas as pd
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
+from pncbayes.inference.collapsed import working_posterior
 from pncbayes.inference.evidence import estimate_evidence
 from pncbayes.inference.grid import choose_grid
 from pncbayes.inference.optimum import find_modes
-from pncbayes.inference.posterior import Parameters, Posterior
+from pncbayes.inference.posterior import Parameters
 
 CELLS = {"gates": 24, "intensity": 1}
 N_TRACES, N_QUICK = 300, 15
@@ -50,7 +51,7 @@ def analyse(dot: dots.Dot, rng: np.random.Generator) -> common.Row:
     simpler: Parameters | None = None
     for number in range(1, dot.n_states + 1):
         # the simpler models are only there for their warm starts
-        posterior = Posterior(likelihood, dot.model, number)
+        posterior = working_posterior(likelihood, dot.model, number)
         modes = find_modes(posterior, grid.counts, grid.width_s, simpler, rng)
         simpler = posterior.unpack(modes[0].vector)
     evidence = estimate_evidence(posterior, modes, rng)

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
+from pncbayes.inference.collapsed import working_posterior
 from pncbayes.inference.grid import choose_grid
-from pncbayes.inference.posterior import Posterior
 from pncbayes.inference.scan import probabilities, scan_n_states
 from pncbayes.photons.binning import bin_photons
 from pncbayes.physics.modelfile import load_model
@@ -72,7 +72,7 @@ def analyse(task: common.Task, duration_s: float, most: int = MOST_STATES) -> co
     evidences = scan_n_states(likelihood, grid.counts, model, numbers, for_fit)
     probability = probabilities(evidences)
     two = evidences[1]
-    posterior = Posterior(likelihood, model, 2)
+    posterior = working_posterior(likelihood, model, 2)
     draws = [posterior.unpack(vector).ordered() for vector in two.draws]
     exits = np.stack([draw.exit_rate_per_s for draw in draws]) if draws else np.empty((0, 2))
     row: common.Row = {

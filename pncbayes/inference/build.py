@@ -55,10 +55,11 @@ def build(
     ========================== ====================== ==========================================
 
     Deterministic are ``rate_per_s`` (state), ``gate_rate_per_s`` (state, gate) and
-    ``transition_rate_per_s`` (state, to_state). Samplers start from a mode of the posterior that
-    a quick climb finds. The data are `pymc.Data`: `pncbayes.inference.pymc_model.model_data` has
-    those of another dot. PyMC says that potentials are ignored in prior draws: the one here is
-    the likelihood, and prior draws are to do without it.
+    ``transition_rate_per_s`` (state, to_state). Samplers start from the rates at a mode of the
+    posterior that a quick climb finds. The data are `pymc.Data`;
+    `pncbayes.inference.pymc_model.model_data` makes those of another dot. PyMC says that
+    potentials are ignored in prior draws: the one here is the likelihood, and prior draws are to
+    do without it.
 
     Parameters
     ----------
@@ -130,7 +131,8 @@ def build(
     )
     posterior = Posterior(likelihood, spec, int(number))
     mode = find_modes(posterior, counts, width, None, rng, n_starts=3, n_climbs=1)[0]
-    return model_of(posterior, ordered=ordered, start=posterior.unpack(mode.vector).ordered())
+    start = posterior.unpack(mode.vector).ordered().rate_per_s
+    return model_of(posterior, ordered=ordered, start_rate_per_s=start)
 
 
 def _counts(

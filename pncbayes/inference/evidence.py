@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
+from pncbayes.inference.collapsed import CollapsedPosterior
 from pncbayes.inference.coordinates import Coordinates
-from pncbayes.inference.optimum import Mode, climb, curvature_at
+from pncbayes.inference.optimum import Mode, climb, curvature_at, settle
 from pncbayes.inference.posterior import Posterior
 
 __all__ = ["MARGIN", "Component", "Evidence", "estimate_evidence", "quick_log_evidence"]
@@ -134,6 +135,7 @@ class Evidence:
 
 def quick_log_evidence(posterior: Posterior, mode: Mode) -> float:
     """Laplace with the curvature of the complete data: a lower, cheap figure for screening."""
+    settle(posterior, mode)
     curvature = posterior.curvature(mode.vector, mode.parts)
     value = mode.log_density + 0.5 * mode.vector.size * np.log(2 * np.pi)
     return float(value - 0.5 * np.log(curvature).sum() + gammaln(posterior.n_states + 1))
@@ -146,7 +148,10 @@ def _component(posterior: Posterior, mode: Mode) -> tuple[Component, Mode]:
         # a saddle: leave it downhill on the negative side and climb again
         direction = vectors[:, 0]
         better = max(
-            (climb(posterior, mode.vector + sign * 0.5 * direction) for sign in (-1.0, 1.0)),
+            (
+                climb(posterior, mode.vector + sign * 0.5 * direction, fixed=True)
+                for sign in (-1.0, 1.0)
+            ),
             key=lambda found: found.log_density,
         )
         if better.log_density > mode.log_density + 1e-3:
@@ -165,9 +170,53 @@ def _component(posterior: Posterior, mode: Mode) -> tuple[Component, Mode]:
     inverse_root = (vectors * np.sqrt(values)).T
     log_determinant = -0.5 * float(np.log(values).sum())
     top = coordinates.from_z(shift[None])
-    height = posterior.log_density(top[0]) - float(coordinates.to_z(top)[1][0])
+    # at the concentration of the mode: summed over all, the density has a spike of no mass
+    height = posterior.gradient(top[0])[0] - float(coordinates.to_z(top)[1][0])
     laplace = height + log_determinant + 0.5 * shift.size * np.log(2 * np.pi)
     return Component(coordinates, shift, root, inverse_root, log_determinant, laplace), mode
+
+
+def _concentrations(posterior: Posterior, mode: Mode, *, only: bool) -> list[Mode]:
+    """The mode at each concentration of the decays that matters, found from one of them.
+
+    `only`: the most probable one alone.
+    """
+    if not isinstance(posterior, CollapsedPosterior):
+        return [mode]
+    settle(posterior, mode)
+    logs = posterior.concentration_weights(mode.vector, mode.parts)
+    best = int(np.argmax(logs))
+    picked = [best]
+    if not only:
+        # as far apart as the mass of the concentration is wide
+        mass = np.exp(logs - logs[best])
+        mean = (mass * posterior.log_grid).sum() / mass.sum()
+        spread = np.sqrt((mass * (posterior.log_grid - mean) ** 2).sum() / mass.sum())
+        if spread > 0.4:
+            for target in (mean - 1.2 * spread, mean + 1.2 * spread):
+                picked.append(int(np.argmin(np.abs(posterior.log_grid - target))))
+    near = []
+    for index in dict.fromkeys(picked):
+        posterior.log_concentration = float(posterior.log_grid[index])
+        near.append(climb(posterior, mode.vector, max_steps=25, fixed=True))
+    return near
+
+
+def _laplace(
+    posterior: Posterior, pairs: list[tuple[Component, Mode]], parts: Array, n_modes: int
+) -> float:
+    """Sum of the modes' Laplace figures; with delays, integrated over the concentration."""
+    if not isinstance(posterior, CollapsedPosterior):
+        return float(logsumexp(parts))
+    figures = []
+    for (_, mode), part in zip(pairs, parts, strict=True):
+        settle(posterior, mode)
+        logs = posterior.concentration_weights(mode.vector, mode.parts)
+        here = np.interp(mode.log_concentration, posterior.log_grid, logs)
+        figures.append(part + logsumexp(logs) - here + posterior.log_grid_step)
+    # components of one mode at several concentrations are figures of one integral
+    repeated = len(pairs) / n_modes
+    return float(logsumexp(figures) - np.log(repeated))
 
 
 def _exchanges(posterior: Posterior, component: Component) -> list[NDArray[np.intp]]:
@@ -248,15 +297,21 @@ def estimate_evidence(
         Log evidence below which the importance sampler is not worth running; by convention six
         nats below the best figure so far.
     """
-    pairs = [_component(posterior, mode) for mode in modes]
+    pairs = [
+        _component(posterior, near)
+        for mode in modes
+        for near in _concentrations(posterior, mode, only=len(modes) > 2)
+    ]
     components = [component for component, _ in pairs]
     best = max((mode for _, mode in pairs), key=lambda mode: mode.log_density)
+    if len(pairs) > len(modes):
+        best = modes[0]
     labels = gammaln(posterior.n_states + 1)
     parts = np.array([component.log_evidence for component in components])
     # a mode at the edge of what the parameters may be has no finite curvature
     rough = np.array([quick_log_evidence(posterior, mode) for mode in modes])
-    parts = np.where(np.isfinite(parts), parts, rough)
-    laplace = float(logsumexp(parts) + labels)
+    parts = np.where(np.isfinite(parts), parts, rough.max())
+    laplace = float(_laplace(posterior, pairs, parts, len(modes)) + labels)
     quick = max(quick_log_evidence(posterior, mode) for mode in modes)
     if max(laplace, quick) < worth:
         laplace = max(laplace, quick)
@@ -289,13 +344,15 @@ def estimate_evidence(
         if effective < weights.size / 12:
             sampler.adapt(weights)
     keep = rng.choice(weights.size, size=n_kept, p=weights)
-    reliable = bool(k < 0.7 and effective > 20)
+    reliable = bool(k < 0.7 and effective > 20 and sampler.any_inside)
+    if not sampler.any_inside:
+        importance, error = np.nan, np.inf
     return Evidence(
         posterior.n_states,
-        importance,
+        importance if sampler.any_inside else laplace,
         laplace,
         importance,
-        error if reliable else max(1.0, error),
+        error if reliable else (max(1.0, error) if np.isfinite(error) else 25.0),
         k,
         effective,
         sampler.points[keep],
@@ -381,6 +438,11 @@ class _Mixture:
                 [self._log_component[index], self._evaluate(component, fresh[key])]
             )
             self.drawn[index] += n_draws * float(self._next[index] / self._next.sum())
+
+    @property
+    def any_inside(self) -> bool:
+        """Whether any draw fell where the posterior density is not zero."""
+        return bool(np.isfinite(self._log_posterior).any())
 
     def log_weights(self) -> Array:
         """Log of posterior density over mixture density at every draw."""

@@ -24,8 +24,10 @@ from pncbayes.inference.assemble import (
     states_group,
 )
 from pncbayes.inference.checks import predictive_checks
+from pncbayes.inference.collapsed import CollapsedPosterior, working_posterior
 from pncbayes.inference.evidence import Evidence
 from pncbayes.inference.grid import Grid, choose_grid
+from pncbayes.inference.optimum import settle
 from pncbayes.inference.posterior import Parameters, Posterior
 from pncbayes.inference.results import Fit
 from pncbayes.inference.scan import probabilities, scan_n_states
@@ -118,9 +120,9 @@ def fit(
         evidences = scan_n_states(likelihood, grid.counts, spec, numbers, rng, on_step=step)
         probability = probabilities(evidences)
         best = int(np.argmax(probability))
-        posterior = Posterior(likelihood, spec, numbers[best])
+        posterior = working_posterior(likelihood, spec, numbers[best])
         step("states")
-        draws = _draws(evidences[best], posterior)
+        draws = _draws(evidences[best], posterior, rng)
         stats: dict[str, Any] = {"sampler": sampler, "ess": evidences[best].effective_draws}
         if sampler == "nuts":
             from pncbayes.inference.nuts import sample_nuts
@@ -205,13 +207,16 @@ def _hum(trace: xr.Dataset) -> list[str]:
     ]
 
 
-def _draws(evidence: Evidence, posterior: Posterior) -> list[Parameters]:
+def _draws(evidence: Evidence, posterior: Posterior, rng: np.random.Generator) -> list[Parameters]:
     if len(evidence.draws):
+        if isinstance(posterior, CollapsedPosterior):
+            return [posterior.unpack_draw(vector, rng) for vector in evidence.draws]
         return [posterior.unpack(vector) for vector in evidence.draws]
     return [posterior.unpack(evidence.mode.vector)] * _N_KEPT
 
 
 def _best_point(evidence: Evidence, posterior: Posterior) -> Parameters:
+    settle(posterior, evidence.mode)
     return posterior.unpack(evidence.mode.vector).ordered()
 
 

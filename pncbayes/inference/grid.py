@@ -133,7 +133,7 @@ def _fastest_exit(
     """Exit rate, per s, that matters: over states of a quick fit that are visited at all."""
     likelihood = BinnedLikelihood(totals, width_s)
     fastest, best, simpler = 0.0, -np.inf, None
-    for n_states in (1, 2, 3, 4):
+    for n_states in range(1, 7):
         posterior = Posterior(likelihood, model, n_states)
         mode = find_modes(
             posterior, totals[:, None], width_s, simpler, rng, n_starts=3, n_climbs=1

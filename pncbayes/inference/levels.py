@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
+from numpy.typing import NDArray
 from pymc.logprob.transforms import Transform
 from pytensor.tensor.sort import argsort, sort
 from scipy.special import gammaln
@@ -28,7 +29,15 @@ from scipy.special import gammaln
 from pncbayes.inference.posterior import log_selberg
 from pncbayes.physics.modelfile import LogNormal
 
-__all__ = ["DecreasingShares", "Logarithms", "exchangeable_rates", "relative_levels"]
+__all__ = [
+    "DecreasingShares",
+    "Logarithms",
+    "brightest_rate",
+    "exchangeable_rates",
+    "relative_levels",
+]
+
+Array = NDArray[np.float64]
 
 
 class DecreasingShares(Transform):  # type: ignore[misc]
@@ -99,7 +108,34 @@ def _log_repulsion(levels: Any, n_levels: int, repulsion: float) -> Any:
     return repulsion * pt.log(apart).sum() - log_selberg(n_levels - 1, repulsion)
 
 
-def relative_levels(name: str, n_levels: int, repulsion: float, *, dims: str) -> Any:
+def brightest_rate(name: str, prior: LogNormal, *, start: float | None = None) -> Any:
+    """Rate of the brightest level per s, log-normal; in the model on top.
+
+    Parameters
+    ----------
+    name
+        Name of the variable.
+    prior
+        Its prior.
+    start
+        Where samplers start; the median of the prior if not given.
+    """
+    # PyMC cannot condition a model that has initial values, so they hide in the distribution
+    at = prior.median if start is None else start
+    return pm.CustomDist(
+        name,
+        np.log(prior.median),
+        prior.sigma,
+        dist=lambda mu, sigma, size: pm.LogNormal.dist(mu, sigma, size=size),
+        support_point=lambda rv, size, mu, sigma: pt.as_tensor(at),
+        class_name="BrightestRate",
+        default_transform=pm.distributions.transforms.log,
+    )
+
+
+def relative_levels(
+    name: str, n_levels: int, repulsion: float, *, dims: str, start: Array | None = None
+) -> Any:
     """Levels as shares of the brightest, from bright to dim, in the model on top.
 
     Parameters
@@ -112,7 +148,10 @@ def relative_levels(name: str, n_levels: int, repulsion: float, *, dims: str) ->
         Exponent of their distances; 0 leaves them uniform.
     dims
         Name of its dimension.
+    start
+        Where samplers start; evenly spread if not given.
     """
+    at = np.linspace(1.0, 0.0, n_levels + 2)[1:-1] if start is None else start
 
     def draw(size: Any) -> Any:
         return _repelled(n_levels, repulsion)
@@ -127,7 +166,7 @@ def relative_levels(name: str, n_levels: int, repulsion: float, *, dims: str) ->
         name,
         dist=draw,
         logp=logp,
-        support_point=lambda rv, size: pt.as_tensor(np.linspace(1, 0, n_levels + 2)[1:-1]),
+        support_point=lambda rv, size: pt.as_tensor(at),
         ndim_supp=1,
         class_name="RelativeLevels",
         default_transform=DecreasingShares(),
@@ -136,7 +175,13 @@ def relative_levels(name: str, n_levels: int, repulsion: float, *, dims: str) ->
 
 
 def exchangeable_rates(
-    name: str, brightest: LogNormal, n_states: int, repulsion: float, *, dims: str
+    name: str,
+    brightest: LogNormal,
+    n_states: int,
+    repulsion: float,
+    *,
+    dims: str,
+    start: Array | None = None,
 ) -> Any:
     """Rates of all levels per s, in no order: any may be the brightest; in the model on top.
 
@@ -152,7 +197,11 @@ def exchangeable_rates(
         Exponent of their distances as shares of the brightest; 0 leaves them uniform.
     dims
         Name of its dimension.
+    start
+        Where samplers start; evenly spread below the prior's median if not given.
     """
+    spread = brightest.median * np.linspace(1.0, 0.0, n_states + 1)[:-1]
+    at = spread if start is None else start
     prior = {"mu": np.log(brightest.median), "sigma": brightest.sigma}
 
     def draw(size: Any) -> Any:
@@ -166,12 +215,11 @@ def exchangeable_rates(
         density += _log_repulsion(value / top, n_states, repulsion) - np.log(n_states)
         return pt.switch(pt.all(value > 0.0), density, -np.inf)
 
-    start = brightest.median * np.linspace(1.0, 0.0, n_states + 1)[:-1]
     return pm.CustomDist(
         name,
         dist=draw,
         logp=logp,
-        support_point=lambda rv, size: pt.as_tensor(start),
+        support_point=lambda rv, size: pt.as_tensor(at),
         ndim_supp=1,
         class_name="ExchangeableRates",
         default_transform=Logarithms(),

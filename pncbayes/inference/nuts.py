@@ -9,8 +9,9 @@ import xarray as xr
 
 from pncbayes.inference.evidence import Evidence
 from pncbayes.inference.grid import Grid
+from pncbayes.inference.optimum import settle
 from pncbayes.inference.posterior import Parameters, Posterior
-from pncbayes.inference.pymc_model import model_of
+from pncbayes.inference.pymc_model import initial_point, model_of
 from pncbayes.physics.modelfile import ModelFile
 
 __all__ = ["parameters_of", "sample_nuts"]
@@ -95,9 +96,12 @@ def sample_nuts(
     import nutpie
 
     # where delays tell states apart, two of about equal brightness must be free to pass each other
+    settle(posterior, evidence.mode)
     start = posterior.unpack(evidence.mode.vector).ordered()
-    model = model_of(posterior, ordered=posterior.n_gates == 1, start=start)
-    compiled = nutpie.compile_pymc_model(model, jitter_rvs=set())
+    model = model_of(posterior, ordered=posterior.n_gates == 1)
+    compiled = nutpie.compile_pymc_model(
+        model, jitter_rvs=set(), initial_points=initial_point(model, start)
+    )
     tree = nutpie.sample(
         compiled,
         draws=n_draws,

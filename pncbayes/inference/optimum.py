@@ -10,6 +10,7 @@ from scipy.ndimage import uniform_filter1d
 from scipy.optimize import minimize
 
 from pncbayes.hmm.likelihood import BinnedLikelihood, Gradient
+from pncbayes.inference.collapsed import CollapsedPosterior
 from pncbayes.inference.posterior import Parameters, Posterior
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "climb",
     "curvature_at",
     "find_modes",
+    "settle",
     "starts_from_counts",
     "starts_from_simpler",
 ]
@@ -52,6 +54,7 @@ class Mode:
     vector: Array
     log_density: float
     parts: Gradient
+    log_concentration: float = float("nan")
 
 
 def starts_from_counts(
@@ -211,7 +214,7 @@ def _coarser(
     likelihood = BinnedLikelihood(
         merged, width_s * group, excess_noise=posterior.likelihood.emission.has_excess
     )
-    return Posterior(likelihood, posterior.model, posterior.n_states)
+    return type(posterior)(likelihood, posterior.model, posterior.n_states)
 
 
 def _screen(posterior: Posterior, start: Parameters) -> tuple[float, Array]:
@@ -231,18 +234,36 @@ def _screen(posterior: Posterior, start: Parameters) -> tuple[float, Array]:
     return best
 
 
-def climb(posterior: Posterior, vector: Array, *, max_steps: int = 60) -> Mode:
-    """Climb to a maximum by L-BFGS, scaled by the curvature of the complete data."""
+def climb(posterior: Posterior, vector: Array, *, max_steps: int = 60, fixed: bool = False) -> Mode:
+    """Climb to a maximum by L-BFGS, scaled by the curvature of the complete data.
+
+    The concentration of the decays is chosen anew on the way, unless `fixed`.
+    """
     for _ in range(_REFOCUS):
         posterior.focus(vector)
         start, _, parts = posterior.gradient(vector)
+        if isinstance(posterior, CollapsedPosterior) and not fixed:
+            posterior.choose_concentration(vector, parts)
+            start, _, parts = posterior.gradient(vector)
         vector, steps = _quasi_newton(posterior, vector, parts, max_steps)
         value, _, _ = posterior.gradient(vector)
         if steps < max_steps and value < start + 1e-3:
             break
     posterior.focus(vector)
     value, _, parts = posterior.gradient(vector)
-    return Mode(vector, value, parts)
+    return Mode(vector, value, parts, _concentration(posterior))
+
+
+def _concentration(posterior: Posterior) -> float:
+    if isinstance(posterior, CollapsedPosterior):
+        return posterior.log_concentration
+    return float("nan")
+
+
+def settle(posterior: Posterior, mode: Mode) -> None:
+    """Put the posterior at the concentration of a mode."""
+    if isinstance(posterior, CollapsedPosterior):
+        posterior.log_concentration = mode.log_concentration
 
 
 def _quasi_newton(
@@ -288,6 +309,7 @@ def curvature_at(posterior: Posterior, mode: Mode) -> tuple[Array, Array, Array]
         Shape ``(size,)``.
     """
     size = mode.vector.size
+    settle(posterior, mode)
     posterior.focus(mode.vector)
     scale = 1.0 / np.sqrt(posterior.curvature(mode.vector, mode.parts))
     _, centre, _ = posterior.gradient(mode.vector)

@@ -292,6 +292,8 @@ class Posterior:
     def log_density(self, vector: Array) -> float:
         """Log posterior density, not normalised: its integral is the evidence."""
         point = self.unpack(vector)
+        if not np.isfinite(vector).all():
+            return -np.inf
         return self.log_prior(vector)[0] + self.likelihood.value(
             point.gate_rate_per_s,
             point.transition_rate_per_s,

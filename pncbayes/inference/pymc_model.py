@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 from numpy.typing import NDArray
 
 from pncbayes.hmm.op import binned_log_likelihood, family_of, likelihood_data
-from pncbayes.inference.levels import exchangeable_rates, relative_levels
+from pncbayes.inference.levels import brightest_rate, exchangeable_rates, relative_levels
 from pncbayes.inference.posterior import Parameters, Posterior
 from pncbayes.physics.modelfile import LogNormal
 
@@ -36,7 +36,7 @@ def model_data(posterior: Posterior) -> dict[str, NDArray[Any]]:
 
 
 def model_of(
-    posterior: Posterior, *, ordered: bool = True, start: Parameters | None = None
+    posterior: Posterior, *, ordered: bool = True, start_rate_per_s: NDArray[Any] | None = None
 ) -> pm.Model:
     """Write a posterior as a PyMC model; `pncbayes.build` says what is in it.
 
@@ -47,8 +47,9 @@ def model_of(
     ordered
         States from bright to dim. The density is then K! times that of the posterior, which is
         spread over all orders.
-    start
-        Where samplers start, states from bright to dim; the middle of the priors if not given.
+    start_rate_per_s
+        Rates that samplers start from, bright to dim, shape ``(n_states,)``; everything else, and
+        these if they are not given, starts from the middle of the priors.
     """
     spec, n_states, n_gates = posterior.model, posterior.n_states, posterior.n_gates
     others = range(n_states - 1)
@@ -61,7 +62,7 @@ def model_of(
             name: pm.Data(name, values, dims=_DATA_DIMS.get(name))
             for name, values in model_data(posterior).items()
         }
-        rate = _rate(posterior, ordered)
+        rate = _rate(posterior, ordered, start_rate_per_s)
         gate_rate = rate[:, None]
         if n_gates > 1:
             concentration = _log_normal("decay_concentration", spec.decay_concentration)
@@ -97,10 +98,15 @@ def model_of(
             excess=excess,
         )
         pm.Potential("log_likelihood", value)
-    if start is not None:
-        for name, at in initial_point(model, start).items():
-            model.set_initval(model[name], at)
     return model
+
+
+def decreasing(rate: NDArray[Any]) -> NDArray[Any]:
+    """Rates from bright to dim as shares of the brightest, each a little below the one before."""
+    # a value on the edge of its support has no logarithm
+    shares = np.minimum.accumulate(rate / rate[0])
+    lowered: NDArray[Any] = shares * (1.0 - 1e-9 * np.arange(rate.size))
+    return lowered
 
 
 def initial_point(model: pm.Model, parameters: Parameters) -> dict[str, Any]:
@@ -120,12 +126,10 @@ def initial_point(model: pm.Model, parameters: Parameters) -> dict[str, Any]:
     """
     rate, exits = parameters.rate_per_s, parameters.exit_rate_per_s
     n_states = parameters.n_states
-    # half a count less of a tie: a value on the edge of its support has no logarithm
-    shares = np.minimum.accumulate(rate / rate[0] * (1.0 - 1e-9 * np.arange(n_states)))
     shape = np.maximum(parameters.gate_rate_per_s / rate[:, None], 1e-12)
     values = {
         "brightest_rate_per_s": rate[0],
-        "relative_brightness": shares[1:],
+        "relative_brightness": decreasing(rate)[1:],
         "rate_per_s": rate,
         "gate_probability": shape / shape.sum(axis=1, keepdims=True),
         "decay_concentration": parameters.concentration,
@@ -144,18 +148,27 @@ def _log_normal(name: str, prior: LogNormal, **kwargs: Any) -> Any:
     return pm.LogNormal(name, np.log(prior.median), prior.sigma, **kwargs)
 
 
-def _rate(posterior: Posterior, ordered: bool) -> Any:
+def _rate(posterior: Posterior, ordered: bool, start: NDArray[Any] | None) -> Any:
     """Counts per s of the states, shape ``(n_states,)``."""
     prior, n_states = posterior.model.brightest_rate_per_s, posterior.n_states
-    if ordered or n_states == 1:
-        top = _log_normal("brightest_rate_per_s", prior)
-        levels = pt.ones(1)
-        if n_states > 1:
-            dimmer = relative_levels(
-                "relative_brightness", n_states - 1, posterior.repulsion, dims="dimmer_state"
-            )
-            levels = pt.concatenate([levels, dimmer])
-        return pm.Deterministic("rate_per_s", top * levels, dims="state")
-    rate = exchangeable_rates("rate_per_s", prior, n_states, posterior.repulsion, dims="state")
-    pm.Deterministic("brightest_rate_per_s", pt.max(rate))
-    return rate
+    if not ordered and n_states > 1:
+        rate = exchangeable_rates(
+            "rate_per_s", prior, n_states, posterior.repulsion, dims="state", start=start
+        )
+        pm.Deterministic("brightest_rate_per_s", pt.max(rate))
+        return rate
+    top_start, dimmer_start = None, None
+    if start is not None:
+        top_start, dimmer_start = float(start[0]), decreasing(start)[1:]
+    top = brightest_rate("brightest_rate_per_s", prior, start=top_start)
+    levels = pt.ones(1)
+    if n_states > 1:
+        dimmer = relative_levels(
+            "relative_brightness",
+            n_states - 1,
+            posterior.repulsion,
+            dims="dimmer_state",
+            start=dimmer_start,
+        )
+        levels = pt.concatenate([levels, dimmer])
+    return pm.Deterministic("rate_per_s", top * levels, dims="state")

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
+from pncbayes.inference.collapsed import working_posterior
 from pncbayes.inference.evidence import MARGIN, Evidence, estimate_evidence, quick_log_evidence
 from pncbayes.inference.optimum import Mode, find_modes
-from pncbayes.inference.posterior import Posterior
 from pncbayes.physics.modelfile import ModelFile
 
 __all__ = ["probabilities", "scan_n_states"]
@@ -56,7 +56,7 @@ def scan_n_states(
         In the order of `n_states`.
     """
     tell = on_step or (lambda text: None)
-    posteriors = [Posterior(likelihood, model, number) for number in n_states]
+    posteriors = [working_posterior(likelihood, model, number) for number in n_states]
     modes: list[list[Mode]] = []
     figures: list[float] = []
     simpler = None

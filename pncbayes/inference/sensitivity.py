@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
+from pncbayes.inference.collapsed import working_posterior
 from pncbayes.inference.evidence import Evidence
-from pncbayes.inference.posterior import Posterior
 from pncbayes.physics.modelfile import ModelFile
 
 __all__ = ["reweighted_probabilities"]
@@ -44,8 +44,8 @@ def reweighted_probabilities(
     other = model.widened(factor)
     logs = []
     for evidence in evidences:
-        here = Posterior(likelihood, model, evidence.n_states)
-        there = Posterior(likelihood, other, evidence.n_states)
+        here = working_posterior(likelihood, model, evidence.n_states)
+        there = working_posterior(likelihood, other, evidence.n_states)
         points = evidence.draws if len(evidence.draws) else evidence.mode.vector[None]
         ratio = np.array([there.log_prior(v)[0] - here.log_prior(v)[0] for v in points])
         logs.append(evidence.log_evidence + logsumexp(ratio) - np.log(len(ratio)))

@@ -2,12 +2,12 @@
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.special import gammaln
 
 with warnings.catch_warnings():
@@ -21,6 +21,7 @@ with warnings.catch_warnings():
 import pncbayes
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.build import build
+from pncbayes.inference.collapsed import CollapsedPosterior, working_posterior
 from pncbayes.inference.grid import Grid
 from pncbayes.inference.levels import DecreasingShares, exchangeable_rates, relative_levels
 from pncbayes.inference.nuts import parameters_of, sample_nuts
@@ -173,18 +174,38 @@ def test_transform_of_levels() -> None:
 
 @pytest.mark.parametrize(("n_states", "n_gates"), [(1, 1), (2, 3), (3, 1), (3, 3)])
 @pytest.mark.parametrize("ordered", [True, False])
-def test_start_is_the_point_given(n_states: int, n_gates: int, ordered: bool) -> None:
+def test_initial_point_is_the_point_given(n_states: int, n_gates: int, ordered: bool) -> None:
     posterior = dot_posterior(n_states, n_gates)
     random = np.random.default_rng(0)
     rates = random.uniform(1.0, 9.0, (n_states, n_states)) * (1.0 - np.eye(n_states))
     shape = random.dirichlet(50.0 * posterior.pooled, n_states)
     start = Parameters(np.geomspace(8e3, 2e3, n_states)[:, None] * shape, rates, 90.0, None)
-    model = model_of(posterior, ordered=ordered, start=start)
-    function, x = densities(model, posterior)
-    found = posterior.unpack(function(x)[1])
-    np.testing.assert_allclose(found.gate_rate_per_s, start.gate_rate_per_s, rtol=1e-6)
-    np.testing.assert_allclose(found.transition_rate_per_s, rates, rtol=1e-9)
-    assert set(initial_point(model, start)) == {variable.name for variable in model.free_RVs}
+    model = model_of(posterior, ordered=ordered, start_rate_per_s=start.rate_per_s)
+    names = ["gate_rate_per_s", "transition_rate_per_s", "rate_per_s"]
+    given = {model[name]: value for name, value in initial_point(model, start).items()}
+    assert set(given) == set(model.free_RVs)
+    gate_rate, found, _ = pytensor.function(
+        [],
+        pytensor.graph.replace.clone_replace(
+            [model[name] for name in names],
+            {rv: pt.as_tensor(value) for rv, value in given.items()},
+        ),
+        mode="FAST_COMPILE",
+    )()
+    np.testing.assert_allclose(gate_rate, start.gate_rate_per_s, rtol=1e-6)
+    np.testing.assert_allclose(found, rates, rtol=1e-9)
+
+
+def test_initial_point_keeps_off_the_edge() -> None:
+    # levels that coincide, and a rate of zero
+    posterior = dot_posterior(3, 3)
+    rates = np.array([[0.0, 1.0, 0.0], [2.0, 0.0, 1.0], [1e-5, 3.0, 0.0]])
+    start = Parameters(np.full((3, 3), 1e3), rates, 90.0, None)
+    model = model_of(posterior)
+    fn = pm.initial_point.make_initial_point_fn(
+        model=model, overrides=initial_point(model, start), jitter_rvs=set()
+    )
+    assert all(np.isfinite(value).all() for value in fn(0).values())
 
 
 @cache
@@ -303,21 +324,26 @@ def test_wrong_data() -> None:
         build(np.ones(3))  # type: ignore[arg-type]
 
 
-def compare(posterior: Posterior, **settings: Any) -> None:
+def compare(posterior: Posterior, counts: Any) -> None:
     """NUTS against the draws behind the evidence: means and spreads within their errors."""
-    counts = dot_counts(posterior.n_gates)
     rng = np.random.default_rng(1)
+    posterior = working_posterior(posterior.likelihood, posterior.model, posterior.n_states)
     [evidence] = scan_n_states(
         posterior.likelihood, counts, posterior.model, [posterior.n_states], rng, n_draws=1500
     )
     grid = Grid(counts, WIDTH_S, 0.0, 0.0)
     draws, stats = sample_nuts(
-        grid, None, posterior.model, posterior, evidence, rng, progressbar=False, **settings
-    )  # fmt: skip
+        grid, xr.Dataset(), posterior.model, posterior, evidence, rng, progressbar=False
+    )
     assert stats["divergences"] <= 5
     assert stats["r_hat"] < 1.05
     assert stats["ess"] > 150
     assert len(draws) <= 400
+
+    def unpacked(vector: Any) -> Parameters:
+        if isinstance(posterior, CollapsedPosterior):
+            return posterior.unpack_draw(vector, rng)
+        return posterior.unpack(vector)
 
     def table(points: list[Parameters]) -> Any:
         columns = []
@@ -327,7 +353,7 @@ def compare(posterior: Posterior, **settings: Any) -> None:
             columns.append(np.log(np.concatenate([point.rate_per_s, rates, shape])))
         return np.array(columns)
 
-    ours, theirs = table(draws), table([posterior.unpack(vector) for vector in evidence.draws])
+    ours, theirs = table(draws), table([unpacked(vector) for vector in evidence.draws])
     spread = theirs.std(axis=0)
     independent = min(evidence.effective_draws, 400.0)
     error = spread * np.sqrt(1.0 / min(stats["ess"], len(draws)) + 1.0 / independent)
@@ -336,26 +362,20 @@ def compare(posterior: Posterior, **settings: Any) -> None:
 
 
 def test_nuts_agrees_with_the_evidence() -> None:
-    compare(dot_posterior(2, 1))
+    compare(dot_posterior(2, 1), dot_counts(1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["poisson", "excess"])
 def test_nuts_agrees_with_the_evidence_with_delays(family: str) -> None:
-    compare(dot_posterior(2, 6, family))
+    compare(dot_posterior(2, 6, family), dot_counts(6))
 
 
 @pytest.mark.slow
 def test_nuts_agrees_with_the_evidence_for_three_levels() -> None:
-    posterior = dot_posterior(3, 1)
-    # three levels where there are two: the posterior is wide, which is what is to be sampled
-    compare(replace_priors(posterior))
-
-
-def replace_priors(posterior: Posterior) -> Posterior:
-    """Priors narrow enough for importance sampling to be a reference."""
-    narrow = replace(posterior.model, exit_rate_per_s=LogNormal(5.0, 0.5))
-    return Posterior(posterior.likelihood, narrow, posterior.n_states)
+    counts = dot_counts(1, 3)
+    likelihood = BinnedLikelihood(counts, WIDTH_S, n_nodes=8)
+    compare(Posterior(likelihood, load_model("free"), 3), counts)
 
 
 @pytest.fixture
@@ -375,13 +395,12 @@ def double() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore")
 def test_numpyro_samples_it() -> None:
     posterior = dot_posterior(2, 1)
-    start = Parameters(np.array([[8e3], [1.5e3]]), np.array([[0.0, 5.0], [5.0, 0.0]]), np.nan, None)
     tree = pm.sample(
         100,
         tune=200,
         chains=1,
         nuts_sampler="numpyro",
-        model=model_of(posterior, start=start),
+        model=model_of(posterior, start_rate_per_s=np.array([8e3, 1.5e3])),
         random_seed=1,
         progressbar=False,
         compute_convergence_checks=False,
