@@ -270,12 +270,15 @@ class BinnedLikelihood:
         excess: Array | None = None,
         *,
         tolerance: float = 0.05,
+        besides: Active | None = None,
     ) -> Active | None:
         """Rows of each pair of states whose posterior probability of a switch is not negligible.
 
         Most bins of a trace hold no switch. The rows left out hold, for each pair and all
         together, at most `tolerance` switches; what that takes from the log-likelihood here is
         added back as a constant, so that only its change away from these parameters is lost.
+
+        `besides`: rows to consider in any case, as chosen at other parameters.
 
         Returns
         -------
@@ -297,6 +300,8 @@ class BinnedLikelihood:
         mass = kernels.pair_mass(columns, slope, stay, pair_weights)
         threshold = tolerance / self.n_bins
         rows = [np.flatnonzero(column > threshold) for column in mass.T]
+        if besides is not None:
+            rows = [np.union1d(own, other) for own, other in zip(rows, besides.rows, strict=True)]
         active = Active.choose(self.emission, rows)
         sparse = SparseColumns(self, gate_rate_per_s, excess, active)
         matrices = sparse.matrices(stay, pair_weights)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.evidence import Evidence
@@ -37,16 +38,21 @@ def camera_numbers(trace: xr.Dataset) -> tuple[float, float, float, float] | Non
     return gain, offset, read_noise, factor_squared**0.5
 
 
-def ordered_draws(draws: list[Parameters]) -> list[Parameters]:
-    """Put the states of all draws in one order, bright to dim by their mean.
+def ordered_draws(draws: list[Parameters], point: Parameters) -> list[Parameters]:
+    """Put the states of all draws in the order of a point, brightness and decay considered.
 
-    Draws from around one mode share their labels; those from around another may not, so each is
-    matched to the mean by brightness.
+    Draws from around one mode share their labels, those from around another may not; and states
+    of equal brightness are told apart by their decays alone.
     """
-    sorted_each = [draw.ordered() for draw in draws]
-    mean = np.mean([draw.rate_per_s for draw in sorted_each], axis=0)
+    reference = np.sqrt(point.gate_rate_per_s)
+    ordered = []
+    for draw in draws:
+        own = np.sqrt(draw.gate_rate_per_s)
+        cost = ((reference[:, None, :] - own[None, :, :]) ** 2).sum(axis=2)
+        ordered.append(draw.permuted(linear_sum_assignment(cost)[1]))
+    mean = np.mean([draw.rate_per_s for draw in ordered], axis=0)
     order = np.argsort(-mean, kind="stable")
-    return [draw.permuted(order) for draw in sorted_each]
+    return [draw.permuted(order) for draw in ordered]
 
 
 def evidence_group(
@@ -100,15 +106,18 @@ def posterior_group(
     gate_rate = np.stack([draw.gate_rate_per_s for draw in draws])
     total = gate_rate.sum(axis=2)
     background = _background_draws(trace, n_draws, rng)
-    # a share of time per draw would need a pass each; a few tell its spread
+    # a path per draw would need a pass each; a few tell the spread
     few = rng.choice(n_draws, size=min(_OCCUPANCY_DRAWS, n_draws), replace=False)
     shares = []
     for index in few:
         draw = draws[index]
-        seconds = likelihood.gradient(
-            draw.gate_rate_per_s, draw.transition_rate_per_s, draw.excess
-        ).occupied_s
-        shares.append(seconds / seconds.sum())
+        path = likelihood.sample_paths(
+            draw.gate_rate_per_s, draw.transition_rate_per_s, draw.excess, random_seed=rng
+        )[0]
+        # a bin whose edges differ is taken to be shared evenly
+        at_edges = np.bincount(path[:-1], minlength=n_states).astype(np.float64)
+        at_edges += np.bincount(path[1:], minlength=n_states)
+        shares.append(at_edges / at_edges.sum())
     spent = np.array(shares)
     occupancy = spent[rng.integers(len(few), size=n_draws)]
     occupancy[few] = spent

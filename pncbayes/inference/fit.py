@@ -135,11 +135,11 @@ def fit(
             stats["excess_noise_log_bayes_factor"] = _excess_factor(
                 grid, trace, spec, numbers[best], evidences[best], rng
             )
-        draws = ordered_draws(draws)
+        point = _best_point(evidences[best], posterior)
+        draws = ordered_draws(draws, point)
         wide = reweighted_probabilities(evidences, likelihood, spec, 2.0)
         narrow = reweighted_probabilities(evidences, likelihood, spec, 0.5)
         posterior_draws = posterior_group(draws, likelihood, trace, rng, notes)
-        point = _best_point(evidences[best], posterior)
         states = states_group(point, likelihood, trace, excess_noise=excess_noise)
         step("checks")
         totals = np.asarray(trace["counts"].values, dtype=np.float64).sum(axis=1)
@@ -165,8 +165,10 @@ def fit(
         }
     )
     result = Fit(tree)
-    if strict and notes:
-        raise DiagnosticError("the fit is not to be trusted: " + "; ".join(notes))
+    # a remark on the option asked for is no failure
+    failures = [text for text in judgements if "ask for excess noise" not in text]
+    if strict and failures:
+        raise DiagnosticError("the fit is not to be trusted: " + "; ".join(failures))
     return result
 
 
@@ -177,6 +179,15 @@ def _trace(
     if isinstance(data, str | os.PathLike):
         data = read(data)
     if isinstance(data, xr.Dataset):
+        if "kind" not in data.attrs or "counts" not in data or "width_s" not in data.attrs:
+            raise ValueError(
+                "`data` is a Dataset but not a trace (no counts, `kind` or `width_s`); make one "
+                "with `bin_photons` or `camera_trace`"
+            )
+        if response is not None:
+            raise ValueError(
+                "`response` was given beside a trace, which has its own; give it to `bin_photons`"
+            )
         if width_s is not None and not np.isclose(width_s, float(data.attrs["width_s"])):
             raise ValueError(
                 f"`width_s` is {width_s} s but the trace has bins of {data.attrs['width_s']} s; "

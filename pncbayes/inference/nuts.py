@@ -108,6 +108,8 @@ def sample_nuts(
         tune=n_tune,
         chains=n_chains,
         seed=int(rng.integers(2**31)),
+        # the gates of a decay are tied by their sum, and all but empty ones have long tails
+        adaptation="low_rank",
         save_warmup=False,
         progress_bar=progressbar,
     )

@@ -282,12 +282,19 @@ class Posterior:
         slope = log_slope[:, None] * jump + c - c * targets * jump
         return value, slope[self._off]
 
-    def focus(self, vector: Array, *, tolerance: float = 0.05) -> None:
-        """Consider switches only in bins where they matter at a point and around it."""
-        point = self.unpack(vector)
-        self.active = self.likelihood.active_rows(
-            point.gate_rate_per_s, point.transition_rate_per_s, point.excess, tolerance=tolerance
-        )
+    def focus(self, *vectors: Array, tolerance: float = 0.05) -> None:
+        """Consider switches only in bins where they matter at any of the points and around it."""
+        active: Active | None = None
+        for vector in vectors:
+            point = self.unpack(vector)
+            active = self.likelihood.active_rows(
+                point.gate_rate_per_s,
+                point.transition_rate_per_s,
+                point.excess,
+                tolerance=tolerance,
+                besides=active,
+            )
+        self.active = active
 
     def log_density(self, vector: Array) -> float:
         """Log posterior density, not normalised: its integral is the evidence."""

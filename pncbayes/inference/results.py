@@ -239,7 +239,7 @@ class Fit:
             "diagnostics": self.diagnostics,
             "warnings": self.warnings,
             "model": {"name": attrs["model_name"], "digest": attrs["model_digest"]},
-            "random_seed": attrs.get("random_seed"),
+            "random_seed": int(attrs["random_seed"]) if "random_seed" in attrs else None,
             "version": attrs["pncbayes_version"],
         }
 

@@ -84,6 +84,7 @@ class ModelFile:
             brightest_rate_per_s=widen(self.brightest_rate_per_s),
             decay_concentration=widen(self.decay_concentration),
             exit_rate_per_s=widen(self.exit_rate_per_s),
+            excess_variance_ratio=widen(self.excess_variance_ratio),
         )
 
 
@@ -146,7 +147,7 @@ _TOP = ("schema", "name", "claim", "references", "n_states")
 
 def _parse(content: Mapping[str, Any], text: str, path: str) -> ModelFile:
     _check_keys(content, (*_TOP, *_TABLES), path, "the file")
-    if content["schema"] != SCHEMA:
+    if content["schema"] is True or content["schema"] != SCHEMA:
         raise ModelFileError(
             f"{path}: `schema` is {content['schema']!r}; this version reads {SCHEMA}"
         )
@@ -156,7 +157,7 @@ def _parse(content: Mapping[str, Any], text: str, path: str) -> ModelFile:
     if (
         not isinstance(n_states, list)
         or len(n_states) != 2
-        or not all(isinstance(n, int) for n in n_states)
+        or not all(isinstance(n, int) and not isinstance(n, bool) for n in n_states)
         or not 1 <= n_states[0] <= n_states[1] <= MOST_STATES
     ):
         raise ModelFileError(
@@ -175,10 +176,20 @@ def _parse(content: Mapping[str, Any], text: str, path: str) -> ModelFile:
     jump = content["switching"]["jump"]
     if not isinstance(jump, dict) or jump.get("dist") != "Dirichlet":
         raise ModelFileError(f"{path}: [switching] `jump` must be a Dirichlet, got {jump!r}")
+    for key in jump:
+        if key not in ("dist", "concentration"):
+            raise ModelFileError(
+                f"{path}: unknown key {key!r} in [switching] jump; allowed are dist, concentration"
+            )
+    references = content["references"]
+    if not isinstance(references, list):
+        raise ModelFileError(
+            f"{path}: `references` must be a list of DOIs as text, got {references!r}"
+        )
     return ModelFile(
         name=_text(content["name"], "name", path),
         claim=_text(content["claim"], "claim", path),
-        references=tuple(_text(item, "references", path) for item in content["references"]),
+        references=tuple(_text(item, "references", path) for item in references),
         n_states=(n_states[0], n_states[1]),
         brightest_rate_per_s=_log_normal(content, "brightness", "brightest_rate_per_s", path),
         repulsion=_positive(content["brightness"]["repulsion"], "repulsion", path),

@@ -253,7 +253,6 @@ def test_saved_and_opened_again_is_the_same(tmp_path: Path) -> None:
     assert isinstance(pncbayes.load(path), Fit)
 
 
-@pytest.mark.xfail(reason="TypeError: the seed comes back as a NumPy integer", strict=False)
 def test_summary_of_an_opened_fit_is_ready_for_json(tmp_path: Path) -> None:
     blinking_fit().save(tmp_path / "fit.nc")
     again = json.dumps(load(tmp_path / "fit.nc").summary())
@@ -402,14 +401,12 @@ def test_excess_noise_is_found_where_it_is() -> None:
     assert any("do not ask for excess noise" in text for text in none.warnings)
 
 
-@pytest.mark.xfail(reason="strict counts every remark as a failure", strict=False)
 def test_strict_lets_a_good_fit_pass() -> None:
     """That the data do not ask for excess noise is no reason to distrust the fit."""
     trace = without_photons(bin_photons(levels([3e3], None, 5.0, 6).photons, 0.01))
     quick_fit(trace, max_states=2, excess_noise=True, strict=True)
 
 
-@pytest.mark.xfail(reason="draws are ordered one by one, by brightness alone", strict=False)
 def test_states_of_equal_brightness_keep_their_decays() -> None:
     """An intensity-silent blink: only the lifetime tells the states apart."""
     slow = SimulatedState(rate_per_s=1e4, lifetimes_ns=(20.0,))
@@ -423,7 +420,6 @@ def test_states_of_equal_brightness_keep_their_decays() -> None:
         assert row["lifetime_ns_sd"] < 0.1 * truth
 
 
-@pytest.mark.xfail(reason="the path's own uncertainty is left out", strict=False)
 def test_occupancy_is_as_unsure_as_the_path() -> None:
     """Dim levels: which bins belong to which state is not known, given the rates either."""
     n_inside, n_dots = 0, 5
@@ -478,13 +474,11 @@ def test_missing_file() -> None:
         quick_fit("nowhere.ptu")
 
 
-@pytest.mark.xfail(reason="KeyError: 'kind'", strict=False)
 def test_dataset_that_is_no_trace() -> None:
     with pytest.raises(ValueError, match="trace"):
         quick_fit(xr.Dataset({"counts": ("time", np.arange(5))}))
 
 
-@pytest.mark.xfail(reason="a response given with a trace is not looked at", strict=False)
 def test_response_beside_a_trace_is_refused() -> None:
     trace = without_photons(bin_photons(levels([3e3], None, 2.0, 6).photons, 0.01))
     with pytest.raises(ValueError, match="response"):

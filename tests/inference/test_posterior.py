@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 from scipy.stats import dirichlet, multivariate_t, norm
 
 from pncbayes.hmm.likelihood import FASTEST_PER_BIN, BinnedLikelihood
+from pncbayes.inference.collapsed import CollapsedPosterior, working_posterior
 from pncbayes.inference.posterior import Parameters, Posterior, log_selberg
 from pncbayes.physics.modelfile import LogNormal, ModelFile, load_model
 
@@ -147,16 +149,16 @@ def test_prior_of_one_state_in_closed_form() -> None:
     assert posterior.log_prior(vector)[0] == pytest.approx(expected, rel=1e-10)
 
 
-def test_prior_of_two_levels_in_closed_form() -> None:
-    """Without delays two levels at distance 1 - x have the density 2 (1 - x): they repel."""
-    posterior = some_posterior(2, 1)
-    assert posterior.repulsion == 1.0
+@pytest.mark.parametrize("repulsion", [0.5, 1.0, 2.0])
+def test_prior_of_two_levels_in_closed_form(repulsion: float) -> None:
+    """Without delays levels repel: at a share x the density is (1 + r) (1 - x)^r."""
+    posterior = some_posterior(2, 1, model=replace(load_model("free"), repulsion=repulsion))
     model, vector = posterior.model, some_vector(posterior)
     point = posterior.unpack(vector)
     brightest, share = point.rate_per_s[0], point.rate_per_s[1] / point.rate_per_s[0]
     assert share < 1.0
     expected = -np.log(2.0) + log_normal(brightest, model.brightest_rate_per_s)
-    expected += np.log(2.0 * (1.0 - share) * share)
+    expected += np.log((1.0 + repulsion) * (1.0 - share) ** repulsion * share)
     expected += log_normal(point.exit_rate_per_s, model.exit_rate_per_s)
     assert posterior.log_prior(vector)[0] == pytest.approx(expected, rel=1e-12)
 
@@ -315,3 +317,84 @@ def test_density_far_away_is_a_number(shift: float) -> None:
         far[i] += shift
         assert not np.isnan(posterior.log_density(far))
         assert not np.isnan(posterior.log_prior(far)[1]).any()
+
+
+@pytest.mark.parametrize(("n_states", "n_gates", "excess_noise"), [(1, 3, False), (2, 5, True)])
+def test_collapsed_prior_is_the_joint_one_integrated(
+    n_states: int, n_gates: int, excess_noise: bool
+) -> None:
+    """Over the concentration, by quadrature much finer than the grid's."""
+    joint = some_posterior(n_states, n_gates, excess_noise=excess_noise)
+    collapsed = working_posterior(joint.likelihood, joint.model, n_states)
+    assert collapsed.size == joint.size - 1
+    prior = joint.model.decay_concentration
+    logs = np.log(prior.median) + prior.sigma * np.linspace(-6.0, 6.0, 4001)
+    for seed in range(3):
+        vector = some_vector(joint, seed)
+        place = n_states * n_gates + n_states * (n_states - 1)
+        shortened = np.delete(vector, place)
+        densities = []
+        for log_concentration in logs:
+            vector[place] = log_concentration
+            densities.append(joint.log_prior(vector)[0])
+        expected = logsumexp(densities) + np.log(logs[1] - logs[0])
+        assert collapsed.log_prior(shortened)[0] == pytest.approx(expected, abs=1e-3)
+        # whatever concentration the gradient is taken at
+        collapsed.log_concentration += 1.0
+        assert collapsed.log_prior(shortened)[0] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("excess_noise", [False, True])
+def test_collapsed_posterior_packs_and_permutes(excess_noise: bool) -> None:
+    joint = some_posterior(3, 4, excess_noise=excess_noise)
+    collapsed = working_posterior(joint.likelihood, joint.model, 3)
+    point = joint.unpack(some_vector(joint))
+    vector = collapsed.pack(point)
+    assert vector.shape == (collapsed.size,)
+    np.testing.assert_allclose(collapsed.pack(collapsed.unpack(vector)), vector, rtol=1e-13)
+    low, high = collapsed.bounds()
+    assert ((low < vector) & (vector < high)).all()
+    density = collapsed.log_density(vector)
+    for order in itertools.permutations(range(3)):
+        permuted = vector[collapsed.permutation(np.array(order))]
+        np.testing.assert_allclose(permuted, collapsed.pack(point.permuted(np.array(order))))
+        assert collapsed.log_density(permuted) == pytest.approx(density, rel=1e-11)
+
+
+def test_collapsed_gradient_is_that_at_a_fixed_concentration() -> None:
+    joint = some_posterior(2, 4, excess_noise=True)
+    collapsed = working_posterior(joint.likelihood, joint.model, 2)
+    assert isinstance(collapsed, CollapsedPosterior)
+    collapsed.log_concentration = np.log(350.0)
+    point = replace(joint.unpack(some_vector(joint)), concentration=350.0)
+    value, slope, parts = collapsed.gradient(collapsed.pack(point))
+    expected, joint_slope, _ = joint.gradient(joint.pack(point))
+    place = 2 * 4 + 2
+    assert value == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(slope, np.delete(joint_slope, place), rtol=1e-12)
+    assert (collapsed.curvature(collapsed.pack(point), parts) > 0).all()
+
+
+def test_concentration_of_a_draw_follows_its_decays() -> None:
+    """Decays that are all alike ask for a high concentration, others for a low one."""
+    posterior = some_posterior(2, 4)
+    collapsed = working_posterior(posterior.likelihood, posterior.model, 2)
+    assert isinstance(collapsed, CollapsedPosterior)
+    random = np.random.default_rng(0)
+    point = posterior.unpack(some_vector(posterior))
+    drawn = []
+    for twist in (1e-3, 0.3):
+        shape = collapsed.pooled * np.exp(twist * np.array([[1.0, -1, 1, -1], [-1, 1, -1, 1]]))
+        gates = 3000.0 * shape / shape.sum(axis=1, keepdims=True)
+        vector = collapsed.pack(replace(point, gate_rate_per_s=gates))
+        draws = [collapsed.unpack_draw(vector, random) for _ in range(200)]
+        np.testing.assert_allclose(draws[0].gate_rate_per_s, gates, rtol=1e-12)
+        drawn.append(np.log([draw.concentration for draw in draws]))
+    assert drawn[0].mean() > drawn[1].mean() + 1.0
+    assert drawn[1].std() > 0.1
+
+
+def test_nothing_is_collapsed_without_delays() -> None:
+    posterior = some_posterior(2, 1)
+    working = working_posterior(posterior.likelihood, posterior.model, 2)
+    assert type(working) is Posterior
