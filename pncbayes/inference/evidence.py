@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from pncbayes.inference.collapsed import CollapsedPosterior
 from pncbayes.inference.coordinates import Coordinates
 from pncbayes.inference.optimum import Mode, climb, curvature_at, settle
 from pncbayes.inference.posterior import Posterior
+from pncbayes.inference.unvisited import Base, Unvisited
 
 __all__ = ["MARGIN", "Component", "Evidence", "estimate_evidence", "quick_log_evidence"]
 
@@ -38,6 +39,8 @@ _LOG_T = float(
 _MOST_PERMUTATIONS = 24
 # nats below the best at which a number of states no longer matters
 MARGIN = 6.0
+# share of the draws with unvisited states
+_SURPLUS = 0.35
 # width of an added component over that of the one it grew from
 _NARROWER = 0.8
 
@@ -119,6 +122,8 @@ class Evidence:
         The best mode.
     method
         ``"importance"``, ``"rough"`` (importance weights not reliable) or ``"laplace"``.
+    base
+        What models with more states build on.
     """
 
     n_states: int
@@ -131,6 +136,7 @@ class Evidence:
     draws: Array
     mode: Mode
     method: str
+    base: Base | None = None
 
 
 def quick_log_evidence(posterior: Posterior, mode: Mode) -> float:
@@ -174,6 +180,19 @@ def _component(posterior: Posterior, mode: Mode) -> tuple[Component, Mode]:
     height = posterior.gradient(top[0])[0] - float(coordinates.to_z(top)[1][0])
     laplace = height + log_determinant + 0.5 * shift.size * np.log(2 * np.pi)
     return Component(coordinates, shift, root, inverse_root, log_determinant, laplace), mode
+
+
+def _bright_to_dim(posterior: Posterior, mode: Mode) -> Mode:
+    """The same mode with its states in order: all densities must label states alike."""
+    settle(posterior, mode)
+    rate = posterior.unpack(mode.vector).rate_per_s
+    order = np.argsort(-rate, kind="stable")
+    if (order == np.arange(order.size)).all():
+        return mode
+    vector = mode.vector[posterior.permutation(order)]
+    posterior.focus(vector)
+    value, _, parts = posterior.gradient(vector)
+    return replace(mode, vector=vector, log_density=value, parts=parts)
 
 
 def _concentrations(posterior: Posterior, mode: Mode, *, only: bool) -> list[Mode]:
@@ -276,6 +295,7 @@ def estimate_evidence(
     n_kept: int = 400,
     n_adaptations: int = 5,
     worth: float = -np.inf,
+    base: Base | None = None,
 ) -> Evidence:
     """Evidence around all modes found.
 
@@ -296,7 +316,10 @@ def estimate_evidence(
     worth
         Log evidence below which the importance sampler is not worth running; by convention six
         nats below the best figure so far.
+    base
+        A model with fewer states, for draws with states that are never visited.
     """
+    modes = [_bright_to_dim(posterior, mode) for mode in modes]
     pairs = [
         _component(posterior, near)
         for mode in modes
@@ -326,7 +349,11 @@ def estimate_evidence(
     others = [mode.vector for _, mode in pairs if mode is not best]
     posterior.focus(*others, best.vector)
     exchanges = _exchanges(posterior, components[0])
-    sampler = _Mixture(posterior, components, shares, exchanges, rng)
+    surplus = None
+    if base is not None and not posterior.has_excess:
+        if base.posterior.n_states < posterior.n_states:
+            surplus = Unvisited(base, posterior)
+    sampler = _Mixture(posterior, components, shares, exchanges, rng, surplus)
     importance, error, k, effective = np.nan, np.inf, np.inf, 0.0
     for attempt in range(1 + n_adaptations):
         sampler.draw(n_draws)
@@ -334,9 +361,7 @@ def estimate_evidence(
         smoothed, k = pareto_smooth(log_weights)
         weights = np.exp(smoothed - logsumexp(smoothed))
         effective = float(1.0 / (weights**2).sum())
-        importance = float(
-            logsumexp(log_weights) - np.log(weights.size) + labels - np.log(len(exchanges))
-        )
+        importance = float(logsumexp(log_weights) - np.log(weights.size) + labels)
         error = float(np.sqrt(max(1.0 / effective - 1.0 / weights.size, 0.0)))
         # far below the best a rough figure is enough: it is the probabilities that count
         behind = max(worth + MARGIN - importance, 0.0)
@@ -361,6 +386,7 @@ def estimate_evidence(
         sampler.points[keep],
         best,
         "importance" if reliable else "rough",
+        Base(posterior, best, components[int(np.argmax(parts))]),
     )
 
 
@@ -384,8 +410,12 @@ class _Mixture:
         shares: Array,
         exchanges: list[NDArray[np.intp]],
         rng: np.random.Generator,
+        surplus: Unvisited | None = None,
     ) -> None:
         self.posterior, self.rng, self.exchanges = posterior, rng, exchanges
+        self.surplus = surplus
+        self._surplus_drawn = 0.0
+        self._log_surplus = np.empty(0)
         self.components: list[Component] = []
         self.drawn: list[float] = []
         self.points = np.empty((0, posterior.size))
@@ -410,16 +440,22 @@ class _Mixture:
 
     def _evaluate(self, component: Component, mapped: list[tuple[Array, Array]]) -> Array:
         values = [component.log_density_at(*one) for one in mapped]
-        density: Array = logsumexp(np.array(values), axis=0) - np.log(len(self.exchanges))
+        # the sum over the orders that lead to one point, ordered from bright to dim
+        density: Array = logsumexp(np.array(values), axis=0)
         return density
 
     def draw(self, n_draws: int) -> None:
         """Draw from the components in the shares of the moment."""
-        which = self.rng.choice(len(self._next), size=n_draws, p=self._next / self._next.sum())
-        noise = self.rng.standard_t(_DEGREES, size=(n_draws, self.posterior.size))
+        n_surplus = 0 if self.surplus is None else int(_SURPLUS * n_draws)
+        which = self.rng.choice(
+            len(self._next), size=n_draws - n_surplus, p=self._next / self._next.sum()
+        )
+        noise = self.rng.standard_t(_DEGREES, size=(which.size, self.posterior.size))
         points = np.empty_like(noise)
         for index, component in enumerate(self.components):
             points[which == index] = component.draw(noise[which == index])
+        if self.surplus is not None:
+            points = np.vstack([points, self.surplus.draw(n_surplus, self.rng, _DEGREES)])
         inside = np.isfinite(points).all(axis=1)
         values = np.full(n_draws, -np.inf)
         for n in np.flatnonzero(inside):
@@ -440,7 +476,12 @@ class _Mixture:
             self._log_component[index] = np.concatenate(
                 [self._log_component[index], self._evaluate(component, fresh[key])]
             )
-            self.drawn[index] += n_draws * float(self._next[index] / self._next.sum())
+            self.drawn[index] += which.size * float(self._next[index] / self._next.sum())
+        if self.surplus is not None:
+            self._surplus_drawn += n_surplus
+            self._log_surplus = np.concatenate(
+                [self._log_surplus, self.surplus.log_density(points)]
+            )
 
     @property
     def any_inside(self) -> bool:
@@ -449,8 +490,12 @@ class _Mixture:
 
     def log_weights(self) -> Array:
         """Log of posterior density over mixture density at every draw."""
-        shares = np.log(np.maximum(self.drawn, 1e-300)) - np.log(np.sum(self.drawn))
+        total = np.sum(self.drawn) + self._surplus_drawn
+        shares = np.log(np.maximum(self.drawn, 1e-300)) - np.log(total)
         mixture = logsumexp(np.array(self._log_component) + shares[:, None], axis=0)
+        if self.surplus is not None:
+            share = np.log(self._surplus_drawn) - np.log(total)
+            mixture = np.logaddexp(mixture, self._log_surplus + share)
         weights = self._log_posterior - mixture
         fine = np.isfinite(weights)
         # as good as zero, but finite: smoothing cannot work on minus infinity

@@ -11,6 +11,7 @@ from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.collapsed import working_posterior
 from pncbayes.inference.evidence import MARGIN, Evidence, estimate_evidence, quick_log_evidence
 from pncbayes.inference.optimum import Mode, find_modes
+from pncbayes.inference.unvisited import Base
 from pncbayes.physics.modelfile import ModelFile
 
 __all__ = ["probabilities", "scan_n_states"]
@@ -19,6 +20,8 @@ Array = NDArray[np.float64]
 
 # The quick figure is low by up to this; numbers of states further below the best are not sampled.
 _QUICK_MARGIN = 25.0
+# Nats below the best at which fewer states still do as the base of more.
+_GOOD_BASE = 3.0
 
 
 def scan_n_states(
@@ -72,6 +75,7 @@ def scan_n_states(
     quick = np.array(figures)
     results: dict[int, Evidence] = {}
     best = -np.inf
+    base: Base | None = None
     for index in np.argsort(-quick):
         tell(f"evidence of {n_states[index]}")
         if quick[index] < best - _QUICK_MARGIN:
@@ -81,8 +85,15 @@ def scan_n_states(
             )  # fmt: skip
             continue
         results[index] = estimate_evidence(
-            posteriors[index], modes[index], rng, n_draws=n_draws, worth=best - MARGIN
+            posteriors[index], modes[index], rng, n_draws=n_draws, worth=best - MARGIN, base=base
         )
+        found = results[index]
+        # the fewest states that are about as good as any: the others are surplus
+        if found.base is not None and (
+            base is None
+            or (found.n_states < base.posterior.n_states and found.log_evidence > best - _GOOD_BASE)
+        ):
+            base = found.base
         best = max(best, results[index].log_evidence)
     return [results[index] for index in range(len(n_states))]
 
