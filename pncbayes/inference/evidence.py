@@ -365,14 +365,17 @@ def estimate_evidence(
         error = float(np.sqrt(max(1.0 / effective - 1.0 / weights.size, 0.0)))
         # far below the best a rough figure is enough: it is the probabilities that count
         behind = max(worth + MARGIN - importance, 0.0)
-        enough = error < 0.1 * np.exp(0.5 * behind) and (k < 0.6 or behind > 2.0)
+        # k itself is uncertain: where most draws count, a large one is noise
+        even = effective > 0.5 * weights.size
+        enough = error < 0.1 * np.exp(0.5 * behind) and (k < 0.6 or even or behind > 2.0)
         if enough or attempt == n_adaptations:
             break
         # where one draw in twelve counts, more of the same are worth more than new components
         if effective < weights.size / 12:
             sampler.adapt(weights)
     keep = rng.choice(weights.size, size=n_kept, p=weights)
-    reliable = bool(k < 0.7 and effective > 20 and sampler.any_inside)
+    even = effective > 0.5 * weights.size
+    reliable = bool((k < 0.7 or even) and effective > 20 and sampler.any_inside)
     if not sampler.any_inside:
         importance, error = np.nan, np.inf
     return Evidence(

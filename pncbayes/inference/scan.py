@@ -87,13 +87,13 @@ def scan_n_states(
         results[index] = estimate_evidence(
             posteriors[index], modes[index], rng, n_draws=n_draws, worth=best - MARGIN, base=base
         )
-        found = results[index]
+        one = results[index]
         # the fewest states that are about as good as any: the others are surplus
-        if found.base is not None and (
+        if one.base is not None and (
             base is None
-            or (found.n_states < base.posterior.n_states and found.log_evidence > best - _GOOD_BASE)
+            or (one.n_states < base.posterior.n_states and one.log_evidence > best - _GOOD_BASE)
         ):
-            base = found.base
+            base = one.base
         best = max(best, results[index].log_evidence)
     return [results[index] for index in range(len(n_states))]
 

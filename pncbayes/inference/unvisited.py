@@ -27,6 +27,8 @@ Array = NDArray[np.float64]
 
 # Share of the new states that are drawn brighter than all others.
 _BRIGHTER = 0.1
+# Candidates from which new brightnesses are drawn.
+_POOL = 20_000
 # Shape of the gamma density of rates into a state that was not entered: below one, since the
 # prior of exit rates reaches far below one per recording.
 _ENTRY_SHAPE = 0.6
@@ -91,9 +93,45 @@ class Unvisited:
         rates = posterior.rate_slice
         table[~np.eye(total, dtype=bool)] = np.arange(rates.start, rates.stop)
         self._table = table
+        rate = base.posterior.unpack(base.mode.vector).rate_per_s
+        self._old_share = rate / rate.max()
+        self._pool: Array | None = None
+        self._pool_weight = np.empty(0)
+        self._log_constant = 0.0
+
+    def _candidates(self, rng: np.random.Generator) -> tuple[Array, Array, float]:
+        """New brightnesses, as shares of the brightest old one, with their repulsion.
+
+        Where levels repel, a few uniform draws seldom land where the prior is.
+        """
+        size = (_POOL, self.n_new)
+        above = rng.random(size) < _BRIGHTER
+        shares = np.where(above, np.exp(rng.exponential(size=size)), rng.random(size))
+        repulsion = self._log_repulsion(shares)
+        constant = float(logsumexp(repulsion) - np.log(_POOL))
+        return shares, np.exp(repulsion - logsumexp(repulsion)), constant
+
+    def _log_repulsion(self, shares: Array) -> Array:
+        """Log of the repulsion among new levels and from the old ones, shape ``(n,)``."""
+        value: Array = np.zeros(len(shares))
+        if self.posterior.repulsion == 0.0:
+            return value
+        for k in range(self.n_new):
+            others = [np.full(len(shares), share) for share in self._old_share]
+            others += [shares[:, j] for j in range(k)]
+            for other in others:
+                value += np.log(np.abs(shares[:, k] - other) + 1e-12)
+        # what the prior's scale, the brightest level, takes back when a new one is brighter
+        scale = np.log(np.maximum(shares.max(axis=1), 1.0))
+        total = self.posterior.n_states
+        value -= scale * 0.5 * total * (total - 1)
+        return self.posterior.repulsion * value
 
     def draw(self, n_draws: int, rng: np.random.Generator, degrees: float) -> Array:
         """Log coordinates, states from bright to dim, shape ``(n_draws, size)``."""
+        if self._pool is None:
+            self._pool, self._pool_weight, self._log_constant = self._candidates(rng)
+        picked = self._pool[rng.choice(_POOL, size=n_draws, p=self._pool_weight)]
         noise = rng.standard_t(degrees, size=(n_draws, self.base.posterior.size))
         old = self.base.component.draw(noise)
         points = np.empty((n_draws, self.posterior.size))
@@ -101,15 +139,13 @@ class Unvisited:
             if not np.isfinite(old[n]).all():
                 points[n] = np.nan
                 continue
-            point = self._extended(self.base.posterior.unpack(old[n]), rng)
+            point = self._extended(self.base.posterior.unpack(old[n]), picked[n], rng)
             points[n] = self.posterior.pack(point.ordered())
         return points
 
-    def _extended(self, old: Parameters, rng: np.random.Generator) -> Parameters:
+    def _extended(self, old: Parameters, share: Array, rng: np.random.Generator) -> Parameters:
         model, total = self.posterior.model, self.posterior.n_states
         brightest = old.rate_per_s.max()
-        above = rng.random(self.n_new) < _BRIGHTER
-        share = np.where(above, np.exp(rng.exponential(size=self.n_new)), rng.random(self.n_new))
         gates = np.ones((self.n_new, 1))
         if self.posterior.n_gates > 1:
             gates = rng.dirichlet(self.concentration * self.posterior.pooled, self.n_new)
@@ -151,6 +187,7 @@ class Unvisited:
         value = value + np.where(
             share < 0, share + math.log(1.0 - _BRIGHTER), -share + math.log(_BRIGHTER)
         ).sum(axis=1)
+        value += self._log_repulsion(np.exp(share)) - self._log_constant
         if n_gates > 1:
             shape = gates[:, n_old:] - rate[:, n_old:, None]
             weight = self.concentration * self.posterior.pooled

@@ -195,7 +195,9 @@ def _parse(content: Mapping[str, Any], text: str, path: str) -> ModelFile:
         repulsion=_positive(content["brightness"]["repulsion"], "repulsion", path),
         decay_concentration=_log_normal(content, "decay", "concentration", path),
         exit_rate_per_s=_log_normal(content, "switching", "exit_rate_per_s", path),
-        jump_concentration=_positive(jump.get("concentration"), "jump concentration", path),
+        jump_concentration=_positive(
+            jump.get("concentration"), "[switching] jump concentration", path
+        ),
         excess_variance_ratio=_log_normal(content, "noise", "excess_variance_ratio", path),
         text=text,
         digest=hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),

@@ -153,7 +153,9 @@ def test_two_states_equal_brute_force(bright: float, dim: float) -> None:
         assert one.method == "importance"
         assert one.importance == pytest.approx(expected, abs=0.1)
         assert one.laplace == pytest.approx(expected, abs=0.15)
-    # the draws that states and rates come from
+    # the draws that states and rates come from, with states from bright to dim
+    if points[0, 0] < points[0, 1]:
+        points = points[:, posterior.permutation(np.array([1, 0]))]
     weights = np.exp(log_weights)
     mean = weights @ points
     sd = np.sqrt(weights @ (points - mean) ** 2)
@@ -223,11 +225,13 @@ def broad_importance(posterior: Posterior, counts: Array, n_draws: int) -> tuple
     ("bright", "dim"),
     [
         (20.0, 20.0),
+        (6.0, 4.0),
         pytest.param(
-            6.0,
-            4.0,
+            20.0,
+            14.0,
             marks=pytest.mark.xfail(
-                reason="0.5 to 1 nat low, far more than the stated error", strict=False
+                reason="one level and another that is never visited: no mode, but most of the mass",
+                strict=False,
             ),
         ),
     ],
@@ -277,27 +281,6 @@ def test_two_modes_add_up() -> None:
         assert both.laplace == pytest.approx(logsumexp(alone), abs=0.15)
     best = max(modes, key=lambda mode: mode.log_density)
     assert both.mode.log_density == pytest.approx(best.log_density, abs=0.01)
-
-
-def test_density_holds_at_every_mode() -> None:
-    """With gates the bins that may hold a switch are chosen at a mode: not at another one's."""
-    random = np.random.default_rng(3)
-    state = np.arange(300) // 20 % 3
-    gates = np.array([[0.1, 0.5, 0.4], [0.1, 0.6, 0.3], [0.1, 0.7, 0.2]])
-    gates *= np.array([5e3, 2.5e3, 1e3])[:, None]
-    # a switch in the middle of a bin at each change of state
-    mean = np.repeat(gates[state], 2, axis=0)[1:-1].reshape(-1, 2, 3).mean(axis=1) * WIDTH_S
-    counts = random.poisson(mean).astype(float)
-    posterior = working_posterior(BinnedLikelihood(counts, WIDTH_S), MODEL, 3)
-    start = Parameters(gates, 3.0 * (1.0 - np.eye(3)), 200.0, None)
-    first = climb(posterior, posterior.pack(start))
-    second = climb(posterior, first.vector[posterior.permutation(np.array([2, 0, 1]))])
-    posterior.active = None
-    dense = posterior.log_density(first.vector)
-    assert posterior.log_density(second.vector) == pytest.approx(dense, abs=0.1)
-    estimate_evidence(posterior, [first, second], np.random.default_rng(0), n_adaptations=0)
-    for mode in (first, second):
-        assert posterior.log_density(mode.vector) == pytest.approx(dense, abs=0.2)
 
 
 def test_order_of_states_in_the_mode_is_of_no_account() -> None:
