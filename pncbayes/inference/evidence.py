@@ -367,7 +367,9 @@ def estimate_evidence(
         behind = max(worth + MARGIN - importance, 0.0)
         # k itself is uncertain: where most draws count, a large one is noise
         even = effective > 0.5 * weights.size
-        enough = error < 0.1 * np.exp(0.5 * behind) and (k < 0.6 or even or behind > 2.0)
+        # few effective draws make a figure low: not a reason to stop, however low it is
+        enough = effective > 40 and error < 0.1 * np.exp(0.5 * behind)
+        enough = enough and (k < 0.6 or even or behind > 2.0)
         if enough or attempt == n_adaptations:
             break
         # where one draw in twelve counts, more of the same are worth more than new components
