@@ -39,8 +39,11 @@ _LOG_T = float(
 _MOST_PERMUTATIONS = 24
 # nats below the best at which a number of states no longer matters
 MARGIN = 6.0
-# share of the draws with unvisited states
+# rounds' worth of draws that the figure comes from once components were added
+_FRESH = 3
+# share of the draws with one unvisited state, and with more
 _SURPLUS = 0.35
+_MUCH_SURPLUS = 0.6
 # width of an added component over that of the one it grew from
 _NARROWER = 0.8
 
@@ -293,7 +296,7 @@ def estimate_evidence(
     *,
     n_draws: int = 400,
     n_kept: int = 400,
-    n_adaptations: int = 5,
+    n_adaptations: int = 3,
     worth: float = -np.inf,
     base: Base | None = None,
 ) -> Evidence:
@@ -354,27 +357,22 @@ def estimate_evidence(
         if base.posterior.n_states < posterior.n_states:
             surplus = Unvisited(base, posterior)
     sampler = _Mixture(posterior, components, shares, exchanges, rng, surplus)
-    importance, error, k, effective = np.nan, np.inf, np.inf, 0.0
     for attempt in range(1 + n_adaptations):
         sampler.draw(n_draws)
-        log_weights = sampler.log_weights()
-        smoothed, k = pareto_smooth(log_weights)
-        weights = np.exp(smoothed - logsumexp(smoothed))
-        effective = float(1.0 / (weights**2).sum())
-        importance = float(logsumexp(log_weights) - np.log(weights.size) + labels)
-        error = float(np.sqrt(max(1.0 / effective - 1.0 / weights.size, 0.0)))
-        # far below the best a rough figure is enough: it is the probabilities that count
-        behind = max(worth + MARGIN - importance, 0.0)
-        # k itself is uncertain: where most draws count, a large one is noise
-        even = effective > 0.5 * weights.size
-        # few effective draws make a figure low: not a reason to stop, however low it is
-        enough = effective > 40 and error < 0.1 * np.exp(0.5 * behind)
-        enough = enough and (k < 0.6 or even or behind > 2.0)
-        if enough or attempt == n_adaptations:
+        found = _weigh(sampler)
+        if _enough(found, worth + MARGIN - found.log_mean - labels) or attempt == n_adaptations:
             break
         # where one draw in twelve counts, more of the same are worth more than new components
-        if effective < weights.size / 12:
-            sampler.adapt(weights)
+        if found.effective < found.weights.size / 12:
+            sampler.adapt(found.weights)
+    if sampler.has_adapted:
+        # components put where the heaviest draws were make those draws look less heavy: the
+        # figure has to come from draws that had no part in it
+        sampler.start_afresh()
+        sampler.draw(_FRESH * n_draws)
+        found = _weigh(sampler)
+    importance, error = found.log_mean + float(labels), found.error
+    k, effective, weights = found.pareto_k, found.effective, found.weights
     keep = rng.choice(weights.size, size=n_kept, p=weights)
     even = effective > 0.5 * weights.size
     reliable = bool((k < 0.7 or even) and effective > 20 and sampler.any_inside)
@@ -393,6 +391,41 @@ def estimate_evidence(
         "importance" if reliable else "rough",
         Base(posterior, best, components[int(np.argmax(parts))]),
     )
+
+
+@dataclass(frozen=True)
+class _Weighed:
+    """Importance weights and what they say of themselves."""
+
+    weights: Array
+    log_mean: float
+    error: float
+    pareto_k: float
+    effective: float
+
+
+def _weigh(sampler: _Mixture) -> _Weighed:
+    log_weights = sampler.log_weights()
+    smoothed, k = pareto_smooth(log_weights)
+    weights = np.exp(smoothed - logsumexp(smoothed))
+    effective = float(1.0 / (weights**2).sum())
+    return _Weighed(
+        weights,
+        float(logsumexp(log_weights) - np.log(weights.size)),
+        float(np.sqrt(max(1.0 / effective - 1.0 / weights.size, 0.0))),
+        k,
+        effective,
+    )
+
+
+def _enough(found: _Weighed, behind: float) -> bool:
+    """Whether the draws do, for a figure that many nats behind the best."""
+    behind = max(behind, 0.0)
+    # few effective draws make a figure low: not a reason to stop, however low it is
+    if found.effective < 40 or found.error > 0.1 * np.exp(0.5 * behind):
+        return False
+    # k itself is uncertain: where most draws count, a large one is noise
+    return found.pareto_k < 0.6 or found.effective > 0.5 * found.weights.size or behind > 2.0
 
 
 class _Mixture:
@@ -428,7 +461,8 @@ class _Mixture:
         self._log_component: list[Array] = []
         # coordinates of all draws, by map and exchange: dear, and shared by many components
         self._mapped: dict[int, list[tuple[Array, Array]]] = {}
-        self._next = shares
+        self._next = self._given = shares / shares.sum()
+        self._n_given = len(components)
         for component in components:
             self._add(component)
 
@@ -451,7 +485,9 @@ class _Mixture:
 
     def draw(self, n_draws: int) -> None:
         """Draw from the components in the shares of the moment."""
-        n_surplus = 0 if self.surplus is None else int(_SURPLUS * n_draws)
+        n_surplus = 0
+        if self.surplus is not None:
+            n_surplus = int((_SURPLUS if self.surplus.n_new == 1 else _MUCH_SURPLUS) * n_draws)
         which = self.rng.choice(
             len(self._next), size=n_draws - n_surplus, p=self._next / self._next.sum()
         )
@@ -506,6 +542,26 @@ class _Mixture:
         # as good as zero, but finite: smoothing cannot work on minus infinity
         lowest = weights[fine].max() - 1e3 if fine.any() else 0.0
         return np.where(fine, np.maximum(weights, lowest), lowest)
+
+    @property
+    def has_adapted(self) -> bool:
+        """Whether components were added."""
+        return len(self.components) > self._n_given
+
+    def start_afresh(self) -> None:
+        """Forget all draws, keep the components, and draw from given and added ones alike."""
+        n_added = len(self.components) - self._n_given
+        self.points = np.empty((0, self.posterior.size))
+        self._log_posterior = np.empty(0)
+        self._log_surplus = np.empty(0)
+        self._surplus_drawn = 0.0
+        self._log_component = [np.empty(0) for _ in self.components]
+        self._mapped = {
+            key: [(np.empty((0, self.posterior.size)), np.empty(0)) for _ in self.exchanges]
+            for key in self._mapped
+        }
+        self.drawn = [0.0] * len(self.components)
+        self._next = np.concatenate([0.5 * self._given, np.full(n_added, 0.5 / n_added)])
 
     def adapt(self, weights: Array) -> None:
         """Add components around the heaviest draws, and draw from them next."""

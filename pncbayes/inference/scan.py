@@ -31,7 +31,7 @@ def scan_n_states(
     n_states: Sequence[int],
     rng: np.random.Generator,
     *,
-    n_draws: int = 400,
+    n_draws: int | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> list[Evidence]:
     """Find the modes of every number of states, and the evidence of those that matter.
@@ -49,7 +49,7 @@ def scan_n_states(
     rng
         Source of starts and draws.
     n_draws
-        Importance draws of a round.
+        Importance draws of a round; 400, or 1000 where bins share rows and a draw costs little.
     on_step
         Called with a word on each step, for a progress bar.
 
@@ -59,6 +59,8 @@ def scan_n_states(
         In the order of `n_states`.
     """
     tell = on_step or (lambda text: None)
+    if n_draws is None:
+        n_draws = 1000 if likelihood.n_gates == 1 else 400
     posteriors = [working_posterior(likelihood, model, number) for number in n_states]
     modes: list[list[Mode]] = []
     figures: list[float] = []
