@@ -194,7 +194,8 @@ class BinnedLikelihood:
         float
             Natural logarithm, with all constants.
         """
-        if transition_rate_per_s.sum(axis=1).max() * self.width_s > FASTEST_PER_BIN:
+        exits = transition_rate_per_s.sum(axis=1) - np.diag(transition_rate_per_s)
+        if exits.max() * self.width_s > FASTEST_PER_BIN:
             return -np.inf
         stay, pair_weights = switch_weights(
             transition_rate_per_s, self.width_s, self.nodes, self.node_weights

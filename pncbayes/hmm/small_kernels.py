@@ -17,8 +17,8 @@ __all__ = ["forward_2", "forward_3", "forward_backward_2", "forward_backward_3"]
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-# Messages are rescaled only below this: far from underflow, even after one improbable bin.
-SMALL = 1e-100
+# Messages are rescaled only below this: far from underflow, even after a very improbable bin.
+SMALL = 1e-30
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

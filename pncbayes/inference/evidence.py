@@ -97,8 +97,8 @@ class Component:
         with np.errstate(over="ignore", invalid="ignore"):
             noise = (z - self.shift) @ self.inverse_root.T
             tails = np.log1p(noise**2 / _DEGREES).sum(axis=1)
-        value = self.shift.size * _LOG_T - 0.5 * (_DEGREES + 1.0) * tails
-        value = value - self.log_determinant + log_slope
+            value = self.shift.size * _LOG_T - 0.5 * (_DEGREES + 1.0) * tails
+            value = value - self.log_determinant + log_slope
         return np.where(np.isfinite(value), value, -np.inf)
 
 

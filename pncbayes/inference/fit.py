@@ -106,6 +106,9 @@ def fit(
         raise ValueError(f"`max_states` must be 1 to 12, got {max_states!r}")
     if sampler not in ("evidence", "nuts"):
         raise ValueError(f"`sampler` must be 'evidence' or 'nuts', got {sampler!r}")
+    # a file that fixes the number of states means it; any other limit is the user's to move
+    if spec.n_states[0] == spec.n_states[1]:
+        most = spec.n_states[1]
     fewest = min(spec.n_states[0], most)
     rng = np.random.default_rng(random_seed)
     trace, notes = _trace(data, width_s, response)
@@ -286,7 +289,8 @@ def _judge(
             "or half as wide"
         )
     notes += _twins(draws)
-    fastest = max(float(draws[0].exit_rate_per_s.max()), 0.0) * grid.width_s
+    exits = np.median([draw.exit_rate_per_s for draw in draws], axis=0)
+    fastest = float(exits.max()) * grid.width_s
     if number > 1 and (fastest > 0.5 or grid.loss_nats > 2.0):
         notes.append(
             f"switching is too fast for bins of {grid.width_s * 1e3:g} ms ({fastest:.2g} exits "
