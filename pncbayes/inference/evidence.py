@@ -409,9 +409,13 @@ def _weigh(sampler: _Mixture) -> _Weighed:
     smoothed, k = pareto_smooth(log_weights)
     weights = np.exp(smoothed - logsumexp(smoothed))
     effective = float(1.0 / (weights**2).sum())
+    # smoothing leaves all but the largest weights as they are: one of these gives the scale at
+    # which the smoothed ones sum to the evidence; a lone huge weight no longer does alone
+    middle = int(np.argsort(log_weights)[weights.size // 2])
+    scale = float(log_weights[middle] - smoothed[middle] + logsumexp(smoothed))
     return _Weighed(
         weights,
-        float(logsumexp(log_weights) - np.log(weights.size)),
+        scale - float(np.log(weights.size)),
         float(np.sqrt(max(1.0 / effective - 1.0 / weights.size, 0.0))),
         k,
         effective,
