@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, logsumexp
+from scipy.special import gammaln
 
 from pncbayes.hmm.likelihood import BinnedLikelihood, Gradient
 from pncbayes.inference.posterior import Parameters, Posterior
+from pncbayes.inference.special import log_sum_exp
 from pncbayes.physics.modelfile import ModelFile
 
 __all__ = ["CollapsedPosterior", "working_posterior"]
@@ -68,7 +69,11 @@ class CollapsedPosterior(Posterior):
         return float(np.log(_STEP))
 
     def _joint(self, vector: Array) -> Array:
-        return np.insert(vector, self._rest_at, self.log_concentration)
+        joint = np.empty(vector.size + 1)
+        joint[: self._rest_at] = vector[: self._rest_at]
+        joint[self._rest_at] = self.log_concentration
+        joint[self._rest_at + 1 :] = vector[self._rest_at :]
+        return joint
 
     def unpack(self, vector: Array) -> Parameters:
         """Physical parameters at a point; the concentration is the one of the moment."""
@@ -77,7 +82,7 @@ class CollapsedPosterior(Posterior):
     def unpack_draw(self, vector: Array, rng: np.random.Generator) -> Parameters:
         """Physical parameters of a draw, with a draw of the concentration given its decays."""
         logs = self._log_grid_density(vector)
-        weights = np.exp(logs - logsumexp(logs))
+        weights = np.exp(logs - log_sum_exp(logs))
         self.log_concentration = float(rng.choice(self.log_grid, p=weights / weights.sum()))
         return self.unpack(vector)
 
@@ -99,19 +104,34 @@ class CollapsedPosterior(Posterior):
 
     def _log_grid_density(self, vector: Array) -> Array:
         """Log density of decays and concentration at each concentration of the grid."""
-        gates = np.maximum(vector[: self._rates_at], -400.0)
-        gates = gates.reshape(self.n_states, self.n_gates)
-        shape = gates - logsumexp(gates, axis=1)[:, None]
-        density: Array = self._grid_constant + np.exp(self.log_grid) * float(
-            (shape @ self.pooled).sum()
-        )
+        density: Array = self.log_concentration_given(vector[None])[0]
         return density
+
+    def log_concentration_given(self, vectors: Array) -> Array:
+        """Log density, not normalised, of each concentration of the grid given the decays.
+
+        Parameters
+        ----------
+        vectors
+            Points, shape ``(n, size)``.
+
+        Returns
+        -------
+        ndarray
+            Shape ``(n, n_grid)``.
+        """
+        gates = np.maximum(vectors[:, : self._rates_at], -400.0)
+        gates = gates.reshape(len(vectors), self.n_states, self.n_gates)
+        shape = gates - log_sum_exp(gates)[:, :, None]
+        likeness = (shape @ self.pooled).sum(axis=1)
+        logs: Array = self._grid_constant + likeness[:, None] * np.exp(self.log_grid)
+        return logs
 
     def log_prior(self, vector: Array) -> tuple[float, Array]:
         """Log prior density, integrated over the concentration; the slope is conditional."""
         value, slope = self.joint.log_prior(self._joint(vector))
         # what the conditional density has at its concentration, replaced by the sum over all
-        value += float(logsumexp(self._log_grid_density(vector))) - self._decay_part(vector)
+        value += float(log_sum_exp(self._log_grid_density(vector))) - self._decay_part(vector)
         return value, np.delete(slope, self._rest_at)
 
     def _decay_part(self, vector: Array) -> float:
@@ -121,7 +141,7 @@ class CollapsedPosterior(Posterior):
         z = (self.log_concentration - np.log(prior.median)) / prior.sigma
         gates = np.maximum(vector[: self._rates_at], -400.0)
         gates = gates.reshape(self.n_states, self.n_gates)
-        shape = gates - logsumexp(gates, axis=1)[:, None]
+        shape = gates - log_sum_exp(gates)[:, None]
         value = -0.5 * z**2 - np.log(prior.sigma * np.sqrt(2 * np.pi))
         value += self.n_states * (
             gammaln(concentration) - gammaln(concentration * self.pooled).sum()

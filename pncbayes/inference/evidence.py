@@ -23,83 +23,24 @@ from scipy.special import gammaln, logsumexp
 
 from pncbayes.inference.collapsed import CollapsedPosterior
 from pncbayes.inference.coordinates import Coordinates
+from pncbayes.inference.mixture import Component, Mixture
 from pncbayes.inference.optimum import Mode, climb, curvature_at, settle
 from pncbayes.inference.posterior import Posterior
-from pncbayes.inference.unvisited import Base, Unvisited
+from pncbayes.inference.unvisited import Base, NewState
 
-__all__ = ["MARGIN", "Component", "Evidence", "estimate_evidence", "quick_log_evidence"]
+__all__ = ["MARGIN", "Evidence", "estimate_evidence", "quick_log_evidence"]
 
 Array = NDArray[np.float64]
 
-_DEGREES = 20.0
-# log of Student's t density at zero
-_LOG_T = float(
-    gammaln(0.5 * (_DEGREES + 1)) - gammaln(0.5 * _DEGREES) - 0.5 * np.log(np.pi * _DEGREES)
-)
 _MOST_PERMUTATIONS = 24
 # nats below the best at which a number of states no longer matters
 MARGIN = 6.0
 # rounds' worth of draws that the figure comes from once components were added
 _FRESH = 3
-# share of the draws with one unvisited state, and with more
-_SURPLUS = 0.35
-_MUCH_SURPLUS = 0.6
-# width of an added component over that of the one it grew from
-_NARROWER = 0.8
-
-
-@dataclass(frozen=True)
-class Component:
-    """A mode with its local shape: a density to draw from, and a Laplace approximation.
-
-    Attributes
-    ----------
-    coordinates
-        The map to coordinates z in which the posterior is close to normal.
-    shift
-        Centre in z, shape ``(size,)``.
-    root, inverse_root
-        Square root of the covariance in z and its inverse, shape ``(size, size)``.
-    log_determinant
-        Log of the determinant of `root`.
-    log_evidence
-        Laplace approximation of the integral around this mode alone.
-    """
-
-    coordinates: Coordinates
-    shift: Array
-    root: Array
-    inverse_root: Array
-    log_determinant: float
-    log_evidence: float
-
-    def draw(self, noise: Array) -> Array:
-        """Log coordinates from standard noise, shape ``(n, size)``; NaN outside the support."""
-        return self.coordinates.from_z(self.shift + noise @ self.root.T)
-
-    def moved(self, point: Array) -> Component:
-        """Return a component of the same shape, somewhat narrower, around another point."""
-        return Component(
-            self.coordinates,
-            self.coordinates.to_z(point[None])[0][0],
-            self.root * _NARROWER,
-            self.inverse_root / _NARROWER,
-            self.log_determinant + point.size * np.log(_NARROWER),
-            -np.inf,
-        )
-
-    def log_density(self, points: Array) -> Array:
-        """Log density of the drawing distribution at log coordinates, shape ``(n, size)``."""
-        return self.log_density_at(*self.coordinates.to_z(points))
-
-    def log_density_at(self, z: Array, log_slope: Array) -> Array:
-        """Log density where z and the log of dz/dy are known, shape ``(n,)``."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            noise = (z - self.shift) @ self.inverse_root.T
-            tails = np.log1p(noise**2 / _DEGREES).sum(axis=1)
-            value = self.shift.size * _LOG_T - 0.5 * (_DEGREES + 1.0) * tails
-            value = value - self.log_determinant + log_slope
-        return np.where(np.isfinite(value), value, -np.inf)
+# such batches at most, while the weights have a heavy tail
+_BATCHES = 3
+# nats below the best at which a rough figure does
+_NEGLIGIBLE = 4.0
 
 
 @dataclass(frozen=True)
@@ -126,7 +67,7 @@ class Evidence:
     method
         ``"importance"``, ``"rough"`` (importance weights not reliable) or ``"laplace"``.
     base
-        What models with more states build on.
+        What the model with one state more builds on.
     """
 
     n_states: int
@@ -320,7 +261,7 @@ def estimate_evidence(
         Log evidence below which the importance sampler is not worth running; by convention six
         nats below the best figure so far.
     base
-        A model with fewer states, for draws with states that are never visited.
+        The model with one state fewer, for draws with a state that is hardly visited.
     """
     modes = [_bright_to_dim(posterior, mode) for mode in modes]
     pairs = [
@@ -338,11 +279,16 @@ def estimate_evidence(
     rough = np.array([quick_log_evidence(posterior, mode) for mode in modes])
     parts = np.where(np.isfinite(parts), parts, rough.max())
     laplace = float(_laplace(posterior, pairs, parts, len(modes)) + labels)
+    surplus = None
+    unvisited = -np.inf
+    if base is not None and not posterior.has_excess:
+        surplus = NewState(base, posterior)
+        unvisited = surplus.log_evidence_if_unvisited(rng)
     quick = max(quick_log_evidence(posterior, mode) for mode in modes)
-    if max(laplace, quick) < worth:
-        laplace = max(laplace, quick)
+    highest = max(laplace, quick, unvisited)
+    if highest < worth:
         return Evidence(
-            posterior.n_states, laplace, laplace, np.nan, 0.5, np.nan, 0.0,
+            posterior.n_states, highest, laplace, np.nan, 0.5, np.nan, 0.0,
             np.empty((0, posterior.size)), best, "laplace",
         )  # fmt: skip
     shares = np.exp(parts - logsumexp(parts))
@@ -352,30 +298,35 @@ def estimate_evidence(
     others = [mode.vector for _, mode in pairs if mode is not best]
     posterior.focus(*others, best.vector)
     exchanges = _exchanges(posterior, components[0])
-    surplus = None
-    if base is not None and not posterior.has_excess:
-        if base.posterior.n_states < posterior.n_states:
-            surplus = Unvisited(base, posterior)
-    sampler = _Mixture(posterior, components, shares, exchanges, rng, surplus)
+    sampler = Mixture(posterior, components, shares, exchanges, rng, surplus)
     for attempt in range(1 + n_adaptations):
         sampler.draw(n_draws)
         found = _weigh(sampler)
-        if _enough(found, worth + MARGIN - found.log_mean - labels) or attempt == n_adaptations:
+        behind = worth + MARGIN - found.log_mean - labels
+        if _enough(found, behind) or attempt == n_adaptations:
+            break
+        if surplus is not None and behind > MARGIN and attempt:
             break
         # where one draw in twelve counts, more of the same are worth more than new components
         if found.effective < found.weights.size / 12:
             sampler.adapt(found.weights)
-    if sampler.has_adapted:
+    if sampler.has_adapted and behind < 2.0 * MARGIN:
         # components put where the heaviest draws were make those draws look less heavy: the
         # figure has to come from draws that had no part in it
         sampler.start_afresh()
-        sampler.draw(_FRESH * n_draws)
-        found = _weigh(sampler)
+        for _ in range(_BATCHES):
+            sampler.draw(_FRESH * n_draws)
+            found = _weigh(sampler)
+            behind = worth + MARGIN - found.log_mean - labels
+            if _reliable(found) or behind > _NEGLIGIBLE:
+                break
     importance, error = found.log_mean + float(labels), found.error
+    if base is not None:
+        # what the draws were built on is an estimate, too
+        error = math.hypot(error, base.error * sampler.surplus_weight(found.weights))
     k, effective, weights = found.pareto_k, found.effective, found.weights
     keep = rng.choice(weights.size, size=n_kept, p=weights)
-    even = effective > 0.5 * weights.size
-    reliable = bool((k < 0.7 or even) and effective > 20 and sampler.any_inside)
+    reliable = _reliable(found) and sampler.any_inside
     if not sampler.any_inside:
         importance, error = np.nan, np.inf
     return Evidence(
@@ -389,7 +340,9 @@ def estimate_evidence(
         sampler.points[keep],
         best,
         "importance" if reliable else "rough",
-        Base(posterior, best, components[int(np.argmax(parts))]),
+        Base(posterior, best, sampler.points.copy(), weights, found.log_mean, error)
+        if np.isfinite(importance)
+        else None,
     )
 
 
@@ -404,7 +357,7 @@ class _Weighed:
     effective: float
 
 
-def _weigh(sampler: _Mixture) -> _Weighed:
+def _weigh(sampler: Mixture) -> _Weighed:
     log_weights = sampler.log_weights()
     smoothed, k = pareto_smooth(log_weights)
     weights = np.exp(smoothed - logsumexp(smoothed))
@@ -422,6 +375,12 @@ def _weigh(sampler: _Mixture) -> _Weighed:
     )
 
 
+def _reliable(found: _Weighed) -> bool:
+    """Whether the weights can be trusted: no heavy tail, or a tail that hardly counts."""
+    even = found.effective > 0.5 * found.weights.size
+    return bool((found.pareto_k < 0.7 or even) and found.effective > 20)
+
+
 def _enough(found: _Weighed, behind: float) -> bool:
     """Whether the draws do, for a figure that many nats behind the best."""
     behind = max(behind, 0.0)
@@ -429,162 +388,4 @@ def _enough(found: _Weighed, behind: float) -> bool:
     if found.effective < 40 or found.error > 0.1 * np.exp(0.5 * behind):
         return False
     # k itself is uncertain: where most draws count, a large one is noise
-    return found.pareto_k < 0.6 or found.effective > 0.5 * found.weights.size or behind > 2.0
-
-
-class _Mixture:
-    """Density to draw from: a mixture of components that grows where the weights are large.
-
-    Incremental mixture importance sampling [1]_: after each round a component is added around
-    the draws of largest weight, and all draws are reweighted against the whole mixture.
-
-    References
-    ----------
-    .. [1] Raftery, A. E.; Bao, L. Estimating and projecting trends in HIV/AIDS generalized
-       epidemics using incremental mixture importance sampling. Biometrics 66, 1162 (2010),
-       doi:10.1111/j.1541-0420.2010.01399.x.
-    """
-
-    def __init__(
-        self,
-        posterior: Posterior,
-        components: list[Component],
-        shares: Array,
-        exchanges: list[NDArray[np.intp]],
-        rng: np.random.Generator,
-        surplus: Unvisited | None = None,
-    ) -> None:
-        self.posterior, self.rng, self.exchanges = posterior, rng, exchanges
-        self.surplus = surplus
-        self._surplus_drawn = 0.0
-        self._log_surplus = np.empty(0)
-        self.components: list[Component] = []
-        self.drawn: list[float] = []
-        self.points = np.empty((0, posterior.size))
-        self._log_posterior = np.empty(0)
-        self._log_component: list[Array] = []
-        # coordinates of all draws, by map and exchange: dear, and shared by many components
-        self._mapped: dict[int, list[tuple[Array, Array]]] = {}
-        self._next = self._given = shares / shares.sum()
-        self._n_given = len(components)
-        for component in components:
-            self._add(component)
-
-    def _add(self, component: Component) -> None:
-        self.components.append(component)
-        self.drawn.append(0.0)
-        key = id(component.coordinates)
-        if key not in self._mapped:
-            self._mapped[key] = self._map(component.coordinates, self.points)
-        self._log_component.append(self._evaluate(component, self._mapped[key]))
-
-    def _map(self, coordinates: Coordinates, points: Array) -> list[tuple[Array, Array]]:
-        return [coordinates.to_z(points[:, order]) for order in self.exchanges]
-
-    def _evaluate(self, component: Component, mapped: list[tuple[Array, Array]]) -> Array:
-        values = [component.log_density_at(*one) for one in mapped]
-        # the sum over the orders that lead to one point, ordered from bright to dim
-        density: Array = logsumexp(np.array(values), axis=0)
-        return density
-
-    def draw(self, n_draws: int) -> None:
-        """Draw from the components in the shares of the moment."""
-        n_surplus = 0
-        if self.surplus is not None:
-            n_surplus = int((_SURPLUS if self.surplus.n_new == 1 else _MUCH_SURPLUS) * n_draws)
-        which = self.rng.choice(
-            len(self._next), size=n_draws - n_surplus, p=self._next / self._next.sum()
-        )
-        noise = self.rng.standard_t(_DEGREES, size=(which.size, self.posterior.size))
-        points = np.empty_like(noise)
-        for index, component in enumerate(self.components):
-            points[which == index] = component.draw(noise[which == index])
-        if self.surplus is not None:
-            points = np.vstack([points, self.surplus.draw(n_surplus, self.rng, _DEGREES)])
-        inside = np.isfinite(points).all(axis=1)
-        values = np.full(n_draws, -np.inf)
-        for n in np.flatnonzero(inside):
-            values[n] = self.posterior.log_density(points[n])
-        # what falls outside the support has weight zero, but counts as drawn
-        points[~inside] = self.components[0].coordinates.centre
-        self.points = np.vstack([self.points, points])
-        self._log_posterior = np.concatenate([self._log_posterior, values])
-        fresh: dict[int, list[tuple[Array, Array]]] = {}
-        for index, component in enumerate(self.components):
-            key = id(component.coordinates)
-            if key not in fresh:
-                fresh[key] = self._map(component.coordinates, points)
-                self._mapped[key] = [
-                    (np.vstack([old[0], new[0]]), np.concatenate([old[1], new[1]]))
-                    for old, new in zip(self._mapped[key], fresh[key], strict=True)
-                ]
-            self._log_component[index] = np.concatenate(
-                [self._log_component[index], self._evaluate(component, fresh[key])]
-            )
-            self.drawn[index] += which.size * float(self._next[index] / self._next.sum())
-        if self.surplus is not None:
-            self._surplus_drawn += n_surplus
-            self._log_surplus = np.concatenate(
-                [self._log_surplus, self.surplus.log_density(points)]
-            )
-
-    @property
-    def any_inside(self) -> bool:
-        """Whether any draw fell where the posterior density is not zero."""
-        return bool(np.isfinite(self._log_posterior).any())
-
-    def log_weights(self) -> Array:
-        """Log of posterior density over mixture density at every draw."""
-        total = np.sum(self.drawn) + self._surplus_drawn
-        shares = np.log(np.maximum(self.drawn, 1e-300)) - np.log(total)
-        mixture = logsumexp(np.array(self._log_component) + shares[:, None], axis=0)
-        if self.surplus is not None:
-            share = np.log(self._surplus_drawn) - np.log(total)
-            mixture = np.logaddexp(mixture, self._log_surplus + share)
-        weights = self._log_posterior - mixture
-        fine = np.isfinite(weights)
-        # as good as zero, but finite: smoothing cannot work on minus infinity
-        lowest = weights[fine].max() - 1e3 if fine.any() else 0.0
-        return np.where(fine, np.maximum(weights, lowest), lowest)
-
-    @property
-    def has_adapted(self) -> bool:
-        """Whether components were added."""
-        return len(self.components) > self._n_given
-
-    def start_afresh(self) -> None:
-        """Forget all draws, keep the components, and draw from given and added ones alike."""
-        n_added = len(self.components) - self._n_given
-        self.points = np.empty((0, self.posterior.size))
-        self._log_posterior = np.empty(0)
-        self._log_surplus = np.empty(0)
-        self._surplus_drawn = 0.0
-        self._log_component = [np.empty(0) for _ in self.components]
-        self._mapped = {
-            key: [(np.empty((0, self.posterior.size)), np.empty(0)) for _ in self.exchanges]
-            for key in self._mapped
-        }
-        self.drawn = [0.0] * len(self.components)
-        self._next = np.concatenate([0.5 * self._given, np.full(n_added, 0.5 / n_added)])
-
-    def adapt(self, weights: Array) -> None:
-        """Add components around the heaviest draws, and draw from them next."""
-        n_old = len(self.components)
-        heaviest = np.argsort(weights)[::-1]
-        chosen: list[np.intp] = []
-        for index in heaviest[:50]:
-            apart = all(
-                np.abs(self.points[index] - self.points[other]).max() > 0.5 for other in chosen
-            )
-            if apart and weights[index] > 0.02:
-                chosen.append(index)
-            if len(chosen) == 3:
-                break
-        owner = np.argmax(np.array(self._log_component), axis=0)
-        for index in chosen or [heaviest[0]]:
-            base = self.components[int(owner[index])]
-            self._add(base.moved(self.points[index]))
-        shares = np.zeros(len(self.components))
-        shares[:n_old] = 0.3 / n_old
-        shares[n_old:] = 0.7 / (len(self.components) - n_old)
-        self._next = shares
+    return found.pareto_k < 0.7 or found.effective > 0.5 * found.weights.size or behind > 2.0

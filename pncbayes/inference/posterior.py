@@ -308,6 +308,21 @@ class Posterior:
             active=self.active,
         )
 
+    def density_and_occupancy(self, vector: Array) -> tuple[float, Array]:
+        """Log posterior density as `log_density`, and expected seconds in each state."""
+        if not np.isfinite(vector).all():
+            return -np.inf, np.zeros(self.n_states)
+        point = self.unpack(vector)
+        parts = self.likelihood.gradient(
+            point.gate_rate_per_s,
+            point.transition_rate_per_s,
+            point.excess,
+            active=self.active,
+        )
+        if not np.isfinite(parts.value):
+            return -np.inf, np.zeros(self.n_states)
+        return self.log_prior(vector)[0] + parts.value, np.maximum(parts.occupied_s, 0.0)
+
     def gradient(self, vector: Array) -> tuple[float, Array, Gradient]:
         """Log posterior density, its gradient, and the likelihood's parts."""
         point = self.unpack(vector)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.collapsed import working_posterior
 from pncbayes.inference.evidence import MARGIN, Evidence, estimate_evidence, quick_log_evidence
 from pncbayes.inference.optimum import Mode, find_modes
-from pncbayes.inference.unvisited import Base
+from pncbayes.inference.unvisited import NewState
 from pncbayes.physics.modelfile import ModelFile
 
 __all__ = ["probabilities", "scan_n_states"]
@@ -20,8 +21,9 @@ Array = NDArray[np.float64]
 
 # The quick figure is low by up to this; numbers of states further below the best are not sampled.
 _QUICK_MARGIN = 25.0
-# Nats below the best at which fewer states still do as the base of more.
-_GOOD_BASE = 3.0
+_FIT_MARGIN = 30.0
+# Nats below the best at which draws with one state fewer still do as the base of more.
+_GOOD_BASE = 8.0
 
 
 def scan_n_states(
@@ -70,34 +72,44 @@ def scan_n_states(
         # one climb is enough where one state fewer was already far too many
         hopeless = bool(figures) and figures[-1] < max(figures) - _QUICK_MARGIN
         climbs = 1 if hopeless else (2 if likelihood.n_gates > 1 else 3)
-        found = find_modes(posterior, counts, likelihood.width_s, simpler, rng, n_climbs=climbs)
-        simpler = posterior.unpack(found[0].vector)
-        figures.append(quick_log_evidence(posterior, found[0]))
-        modes.append(found)
+        own = find_modes(posterior, counts, likelihood.width_s, simpler, rng, n_climbs=climbs)
+        simpler = posterior.unpack(own[0].vector)
+        figures.append(quick_log_evidence(posterior, own[0]))
+        modes.append(own)
     quick = np.array(figures)
-    results: dict[int, Evidence] = {}
+    results: list[Evidence] = []
+    # Laplace overrates states that are hardly visited: it takes a gap of the likelihood, too
+    fitted = np.array([found[0].parts.value for found in modes])
+    hopeless = (quick < quick.max() - _QUICK_MARGIN) & (fitted < fitted.max() - _FIT_MARGIN)
     best = -np.inf
-    base: Base | None = None
-    for index in np.argsort(-quick):
-        tell(f"evidence of {n_states[index]}")
-        if quick[index] < best - _QUICK_MARGIN:
-            results[index] = Evidence(
-                n_states[index], float(quick[index]), float(quick[index]), np.nan, _QUICK_MARGIN,
-                np.nan, 0.0, np.empty((0, posteriors[index].size)), modes[index][0], "quick",
+    for index, number in enumerate(n_states):
+        tell(f"evidence of {number}")
+        posterior, fewer = posteriors[index], results[-1] if results else None
+        # one state fewer that is far worse is nothing to build on
+        base = fewer.base if fewer is not None and fewer.n_states == number - 1 else None
+        if base is not None and fewer is not None and fewer.log_evidence < best - _GOOD_BASE:
+            base = None
+        if hopeless[index]:
+            figure = float(quick[index])
+            if base is not None and not posterior.has_excess:
+                figure = max(figure, NewState(base, posterior).log_evidence_if_unvisited(rng))
+            found = Evidence(
+                number, figure, float(quick[index]), np.nan, _QUICK_MARGIN,
+                np.nan, 0.0, np.empty((0, posterior.size)), modes[index][0], "quick",
             )  # fmt: skip
-            continue
-        results[index] = estimate_evidence(
-            posteriors[index], modes[index], rng, n_draws=n_draws, worth=best - MARGIN, base=base
-        )
-        one = results[index]
-        # the fewest states that are about as good as any: the others are surplus
-        if one.base is not None and (
-            base is None
-            or (one.n_states < base.posterior.n_states and one.log_evidence > best - _GOOD_BASE)
-        ):
-            base = one.base
-        best = max(best, results[index].log_evidence)
-    return [results[index] for index in range(len(n_states))]
+        else:
+            found = estimate_evidence(
+                posterior, modes[index], rng, n_draws=n_draws, worth=best - MARGIN, base=base
+            )
+        if not len(found.draws) and base is None and len(results) > 1:
+            # one more state that is hardly visited costs as much again
+            step = results[-1].log_evidence - results[-2].log_evidence
+            if step < 0.0:
+                figure = max(found.log_evidence, results[-1].log_evidence + step)
+                found = replace(found, log_evidence=figure)
+        results.append(found)
+        best = max(best, found.log_evidence)
+    return results
 
 
 def probabilities(evidences: Sequence[Evidence]) -> Array:
