@@ -196,6 +196,7 @@ def simulate(
     from pncbayes.physics.presets import preset as find_preset
     from pncbayes.physics.simulate import simulate_to_file
 
+    _check_seed(seed)
     settings = find_preset(preset).settings
     truth = simulate_to_file(file, settings, duration_s=duration_s, random_seed=seed)
     typer.echo(f"wrote {file}: {truth['n_photons']:,} photons, with the truth beside it")
@@ -233,6 +234,7 @@ def fit(
     """
     if width_ms is not None and not (math.isfinite(width_ms) and width_ms > 0):
         raise ValueError(f"`--width-ms` must be a positive time in ms, got {width_ms}")
+    _check_seed(seed)
     _check_out(out)
     data = _read(
         file, salvage, option, tick_s=tick_s, delay_tick_ns=delay_tick_ns, period_ns=period_ns
@@ -262,6 +264,7 @@ def fit(
 @_command
 def demo(out: Out = Path("demo"), seed: Seed = 1) -> None:
     """Simulate a blinking dot, write it as PTU, read it back, fit it, compare with the truth."""
+    _check_seed(seed)
     _check_out(out)
     from pncbayes.inference.fit import fit as fit_states
     from pncbayes.photons.formats import read
@@ -284,6 +287,7 @@ def demo(out: Out = Path("demo"), seed: Seed = 1) -> None:
 
 
 def _read(file: Path, salvage: bool, option: list[str] | None, **units: float | None) -> Any:
+    from pncbayes.photons.counts import CAMERA_OPTIONS
     from pncbayes.photons.formats import read
 
     given: dict[str, Any] = {name: value for name, value in units.items() if value is not None}
@@ -295,6 +299,9 @@ def _read(file: Path, salvage: bool, option: list[str] | None, **units: float | 
             given[name] = json.loads(value)
         except json.JSONDecodeError:
             given[name] = value
+        number = isinstance(given[name], int | float) and not isinstance(given[name], bool)
+        if not number and (name.endswith(("_s", "_ns")) or name in CAMERA_OPTIONS):
+            raise ValueError(f"`--option` {name} must be a number, got {value!r}")
     return read(file, salvage=salvage, **given)
 
 
@@ -330,6 +337,11 @@ def _print(renderable: Any) -> None:
     # a pipe or a file has no width; tables must not be cut there
     console = Console() if sys.stdout.isatty() else Console(width=140)
     console.print(renderable)
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise ValueError(f"`--seed` must be a whole number, 0 or more, got {seed}")
 
 
 def _check_out(out: Path) -> None:

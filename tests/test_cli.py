@@ -188,6 +188,26 @@ def test_a_reading_option_must_have_a_value(recording: Path) -> None:
     assert_fails(run("info", recording, *UNITS, "-o", "nonsense=1"), "nonsense")
 
 
+@pytest.mark.parametrize("option", ["width_s=abc", "width_s=true", "gain=[1]", "period_ns=nan"])
+def test_a_unit_must_be_a_number(tmp_path: Path, option: str) -> None:
+    file = tmp_path / "trace.csv"
+    file.write_text("counts\n" + "3\n" * 20, encoding="utf-8")
+    name, value = option.split("=")
+    assert_fails(run("info", file, "-o", option), f"{name} must be a number, got {value!r}")
+
+
+@pytest.mark.parametrize("command", ["simulate", "demo", "fit"])
+def test_a_seed_must_not_be_negative(
+    recording: Path, calls: list[dict[str, Any]], tmp_path: Path, command: str
+) -> None:
+    out = ("--out", tmp_path / "out")
+    arguments = {"simulate": (tmp_path / "dot.ptu",), "demo": out, "fit": (recording, *out, *UNITS)}
+    before = names(tmp_path)
+    assert_fails(run(command, *arguments[command], "--seed", -1), "--seed", "0 or more, got -1")
+    assert names(tmp_path) == before
+    assert not calls
+
+
 def test_reading_options_reach_the_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
 
@@ -279,6 +299,22 @@ def test_usage_errors_have_the_same_status() -> None:
     assert run("fit", "x.ptu").exit_code == 2
     assert run("nonsense").exit_code == 2
     assert run("info").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (("--max-states", 0), ("`max_states` must be a whole number from 1 to 12", "got 0")),
+        (("--model", "fre"), ("no model named 'fre'", "free, steady")),
+        (("--width-ms", 1e9), ("`width_s` must be at most", "got 1000000.0 s")),
+        (("--response", "nowhere.ptu"), ("nowhere.ptu", "no such file")),
+    ],
+)
+def test_what_the_fit_refuses_is_one_line(
+    recording: Path, tmp_path: Path, options: tuple[Any, ...], parts: tuple[str, ...]
+) -> None:
+    assert_fails(run("fit", recording, "--out", tmp_path / "out", *UNITS, *options), *parts)
+    assert names(tmp_path) == {"dot.csv"}
 
 
 def test_version() -> None:

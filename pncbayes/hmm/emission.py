@@ -13,9 +13,75 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import digamma, gammaln
 
-__all__ = ["CameraEmission", "Emission", "NegativeBinomialEmission", "PoissonEmission"]
+__all__ = [
+    "CameraEmission",
+    "Emission",
+    "NegativeBinomialEmission",
+    "PoissonEmission",
+    "mixed_excess",
+    "mixed_excess_pullback",
+]
 
 Array = NDArray[np.float64]
+
+
+def mixed_excess(shares: Array, means: Array, excess: Array) -> Array:
+    """Excess variance ratio of bins that are shared by states.
+
+    The counts of the parts of a bin are independent: their means and variances add up, so the
+    ratio is the mean of the states' ratios, weighted by time and brightness.
+
+    Parameters
+    ----------
+    shares
+        Share of the bin that each column spends in each state, shape ``(n_columns, n_states)``.
+    means
+        Expected counts per bin of each state and gate, shape ``(n_states, n_gates)``.
+    excess
+        Excess variance ratio of each state, shape ``(n_states,)``.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n_columns,)``.
+    """
+    brightness = means.sum(axis=1)
+    total = shares @ brightness
+    # without light there is no noise either, and any ratio will do
+    dark = total <= 0.0
+    mixed: Array = (shares @ (brightness * excess)) / np.where(dark, 1.0, total)
+    mixed[dark] = (shares @ excess)[dark]
+    return mixed
+
+
+def mixed_excess_pullback(
+    shares: Array, means: Array, excess: Array, slope: Array
+) -> tuple[Array, Array]:
+    """Carry the derivative of `mixed_excess` back.
+
+    Returns
+    -------
+    total_slope : ndarray
+        With respect to the mean total of each state, shape ``(n_states,)``: the same in all gates.
+    excess_slope : ndarray
+        With respect to the states' ratios, shape ``(n_states,)``.
+    """
+    brightness = means.sum(axis=1)
+    total = shares @ brightness
+    dark = total <= 0.0
+    part = np.where(dark, 0.0, slope / np.where(dark, 1.0, total))
+    mixed = mixed_excess(shares, means, excess)
+    total_slope = (part @ shares) * excess - (part * mixed) @ shares
+    excess_slope = (part @ shares) * brightness + np.where(dark, slope, 0.0) @ shares
+    return total_slope, excess_slope
+
+
+def _log_weights(means: Array) -> tuple[Array, NDArray[np.bool_] | None]:
+    """Logarithms of the means, 0 where a mean is 0, and where that is (None if nowhere)."""
+    if means.min() > 0.0:
+        return np.log(means), None
+    dark = means <= 0.0
+    return np.log(np.where(dark, 1.0, means)), dark
 
 
 class Emission(Protocol):
@@ -33,6 +99,11 @@ class Emission(Protocol):
         self, means: Array, excess: Array | None, slope: Array
     ) -> tuple[Array, Array | None]:
         """Return derivatives by `means` and `excess`, given those by the log columns."""
+
+
+def _over_means(expected: Array, means: Array) -> Array:
+    """Counts that a column explains over their means; a mean of 0 explains none."""
+    return np.divide(expected, means, out=np.zeros_like(expected), where=means > 0.0)
 
 
 class PoissonEmission:
@@ -59,6 +130,10 @@ class PoissonEmission:
         """Counts per row and gate, shape ``(n_rows, n_gates)``."""
         return self._augmented[:, :-2]
 
+    def transposed(self) -> tuple[Array, Array]:
+        """Counts, shape ``(n_gates, n_rows)``, and minus the logarithms of their factorials."""
+        return np.ascontiguousarray(self.counts.T), self._augmented[:, -1].copy()
+
     def take(self, rows: NDArray[np.intp]) -> PoissonEmission:
         """Return the same family for some of the rows."""
         part = object.__new__(PoissonEmission)
@@ -68,10 +143,12 @@ class PoissonEmission:
     def log_columns(self, means: Array, excess: Array | None = None) -> Array:
         """Log-likelihood under the expected counts `means`, shape ``(n_columns, n_gates)``."""
         weights = np.empty((means.shape[0], means.shape[1] + 2))
-        np.log(means, out=weights[:, :-2])
+        weights[:, :-2], dark = _log_weights(means)
         weights[:, -2] = means.sum(axis=1)
         weights[:, -1] = 1.0
         columns: Array = self._augmented @ weights.T
+        if dark is not None:
+            columns[self.counts @ dark.T.astype(np.float64) > 0.0] = -np.inf
         return columns
 
     def pullback(
@@ -79,7 +156,11 @@ class PoissonEmission:
     ) -> tuple[Array, Array | None]:
         """Return the derivative by `means`, shape ``(n_columns, n_gates)``; no extra ones."""
         expected = slope.T @ self._augmented
-        return expected[:, :-2] / means + expected[:, -2:-1], None
+        return _over_means(expected[:, :-2], means) + expected[:, -2:-1], None
+
+
+# Least expected counts of a column with excess noise: its gamma functions need more than none.
+_DARK = 1e-150
 
 
 class NegativeBinomialEmission:
@@ -112,14 +193,17 @@ class NegativeBinomialEmission:
         """Log-likelihood under `means` and the excess variance ratio, shape ``(n_columns,)``."""
         if excess is None:
             raise ValueError("`excess` is needed: one excess variance ratio per column")
-        mean = means.sum(axis=1)
+        mean = np.maximum(means.sum(axis=1), _DARK)
         shape = mean / excess
         n = self._distinct[:, None]
         total = gammaln(n + shape) - gammaln(shape) - shape * np.log1p(excess)
         total += n * (np.log(excess) - np.log1p(excess))
-        columns: Array = self.counts @ np.log(means / mean[:, None]).T
+        weights, dark = _log_weights(means / mean[:, None])
+        columns: Array = self.counts @ weights.T
         columns += total[self._row]
         columns += self._constant[:, None]
+        if dark is not None:
+            columns[self.counts @ dark.T.astype(np.float64) > 0.0] = -np.inf
         return columns
 
     def pullback(
@@ -128,7 +212,7 @@ class NegativeBinomialEmission:
         """Return the derivatives by `means` and `excess`."""
         if excess is None:
             raise ValueError("`excess` is needed: one excess variance ratio per column")
-        mean = means.sum(axis=1)
+        mean = np.maximum(means.sum(axis=1), _DARK)
         shape = mean / excess
         weights = np.zeros((self._distinct.size, mean.size))
         np.add.at(weights, self._row, slope)
@@ -138,7 +222,7 @@ class NegativeBinomialEmission:
         mass = weights.sum(axis=0)
         excess_slope = counted / (excess * (1.0 + excess)) - mass * shape / (1.0 + excess)
         excess_slope -= shape_slope * mean / excess**2
-        means_slope = (slope.T @ self.counts) / means - (counted / mean)[:, None]
+        means_slope = _over_means(slope.T @ self.counts, means) - (counted / mean)[:, None]
         means_slope += (shape_slope / excess)[:, None]
         return means_slope, excess_slope
 

@@ -46,11 +46,17 @@ __all__ = [
     "forward",
     "log_columns",
     "log_likelihood",
+    "mixed_excess",
+    "negative_binomial_columns",
+    "poisson_columns",
+    "scaled",
     "switch_weights",
 ]
 
 # Enough for 2 sqrt(x) = 60, that is, some 60 switches within one bin.
 _BESSEL_TERMS = 100
+# Least expected counts of a column with excess noise.
+_DARK = 1e-150
 
 
 def double_precision() -> AbstractContextManager[Any]:
@@ -161,15 +167,50 @@ def log_columns(likelihood: BinnedLikelihood, means: Any, excess: Any = None) ->
     counts: NDArray[np.float64] = emission.counts  # type: ignore[attr-defined]
     constant = -gammaln(counts + 1.0).sum(axis=1)[:, None]
     if not isinstance(emission, NegativeBinomialEmission):
-        return jnp.asarray(counts @ jnp.log(means).T - means.sum(axis=1) + constant)
+        return poisson_columns(counts, means) + constant
     if excess is None:
         raise ValueError("`excess` is needed: one excess variance ratio per column")
+    return negative_binomial_columns(counts, means, excess) + constant
+
+
+def mixed_excess(shares: Any, means: Any, excess: Any) -> jax.Array:
+    """Excess variance ratio of bins that are shared by states; see `pncbayes.hmm.emission`."""
+    brightness = means.sum(axis=1)
+    total = shares @ brightness
+    dark = total <= 0.0
+    mixed = (shares @ (brightness * excess)) / jnp.where(dark, 1.0, total)
+    return jnp.where(dark, shares @ excess, mixed)
+
+
+def _counted(counts: Any, means: Any) -> jax.Array:
+    """Counts times logarithms of the means: 0 for none of 0, minus infinity for some of 0."""
+    dark = means <= 0.0
+    logs = counts @ jnp.log(jnp.where(dark, 1.0, means)).T
+    return jnp.where(counts @ dark.T.astype(counts.dtype) > 0.0, -jnp.inf, logs)
+
+
+def poisson_columns(counts: Any, means: Any) -> jax.Array:
+    """Log-likelihood of Poisson counts under each column, without their factorials."""
+    return jnp.asarray(_counted(counts, means) - means.sum(axis=1))
+
+
+def negative_binomial_columns(counts: Any, means: Any, excess: Any) -> jax.Array:
+    """Log-likelihood with negative binomial totals, without the factorials of the counts."""
     mean = means.sum(axis=1)
-    shape = mean / excess
-    n = counts.sum(axis=1)[:, None]
-    total = gammaln(n + shape) - gammaln(shape) - shape * jnp.log1p(excess)
+    # the gamma functions need more than no light at all
+    mean = mean + jnp.where(mean > 0.0, 0.0, _DARK)
+    shape, n = mean / excess, counts.sum(axis=1)[:, None]
+    rising = gammaln(jnp.where(n > 0.0, n, 1.0) + shape) - gammaln(shape)
+    total = jnp.where(n > 0.0, rising, 0.0) - shape * jnp.log1p(excess)
     total += n * (jnp.log(excess) - jnp.log1p(excess))
-    return jnp.asarray(counts @ jnp.log(means / mean[:, None]).T + total + constant)
+    return jnp.asarray(_counted(counts, means / mean[:, None]) + total)
+
+
+def scaled(columns: Any) -> tuple[jax.Array, jax.Array]:
+    """Likelihood of rows over that of each row's best column, and the logarithm of the latter."""
+    # a constant shift per row: its derivative cancels between the columns and the sum
+    largest = jax.lax.stop_gradient(columns.max(axis=1))
+    return jnp.exp(columns - jnp.where(jnp.isfinite(largest), largest, 0.0)[:, None]), largest
 
 
 def bin_matrices(columns: Any, stay: Any, pair_weights: Any) -> jax.Array:
@@ -246,14 +287,14 @@ def log_likelihood(
     gate_rate = jnp.asarray(gate_rate_per_s)
     n_states = gate_rate.shape[0]
     shares = likelihood.column_shares(n_states)
-    column_excess = None if excess is None else shares @ jnp.asarray(excess)
-    columns = log_columns(likelihood, shares @ (gate_rate * likelihood.width_s), column_excess)
-    # a constant shift per row: its derivative cancels between the columns and the sum
-    largest = jax.lax.stop_gradient(columns.max(axis=1))
+    means = gate_rate * likelihood.width_s
+    column_excess = None if excess is None else mixed_excess(shares, means, jnp.asarray(excess))
+    columns, largest = scaled(log_columns(likelihood, shares @ means, column_excess))
     stay, pair_weights = switch_weights(
         transition_rate_per_s, likelihood.width_s, likelihood.nodes, likelihood.node_weights
     )
-    matrices = bin_matrices(jnp.exp(columns - largest[:, None]), stay, pair_weights)
+    matrices = bin_matrices(columns, stay, pair_weights)
     initial = jnp.full(n_states, 1.0 / n_states)
     total = forward(matrices, likelihood.row_of_bin, initial)
-    return total + largest[likelihood.row_of_bin].sum()
+    scale = largest[likelihood.row_of_bin].sum()
+    return jnp.where(jnp.isfinite(scale), total + scale, -jnp.inf)

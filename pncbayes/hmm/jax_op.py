@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import gammaln
 from pytensor.link.jax.dispatch.basic import jax_funcify
 
 from pncbayes.hmm import jax_kernels as kernels
@@ -38,13 +37,9 @@ def _log_columns(family: str, means: Any, excess: Any, counts: Any, camera: Any)
         variance = (factor * gain) ** 2 * means[:, 0] + read_noise**2
         residual = counts - (offset + gain * means[:, 0])
         return -0.5 * residual**2 / variance - 0.5 * jnp.log(2.0 * np.pi * variance)
-    mean = means.sum(axis=1)
     if family == "poisson":
-        return counts @ jnp.log(means).T - mean
-    shape, n = mean / excess, counts.sum(axis=1)[:, None]
-    total = gammaln(n + shape) - gammaln(shape) - shape * jnp.log1p(excess)
-    total += n * (jnp.log(excess) - jnp.log1p(excess))
-    return counts @ jnp.log(means / mean[:, None]).T + total
+        return kernels.poisson_columns(counts, means)
+    return kernels.negative_binomial_columns(counts, means, excess)
 
 
 def log_likelihood(
@@ -74,16 +69,17 @@ def log_likelihood(
         )
     n_states = gate_rate_per_s.shape[0]
     shares = _column_shares(n_states, nodes)
-    means = shares @ (gate_rate_per_s * width_s)
-    columns = _log_columns(family, means, shares @ excess, counts, camera)
-    # a constant shift per row: its derivative cancels between the columns and the sum
-    largest = jax.lax.stop_gradient(columns.max(axis=1))
+    means = gate_rate_per_s * width_s
+    column_excess = kernels.mixed_excess(shares, means, excess)
+    columns = _log_columns(family, shares @ means, column_excess, counts, camera)
+    columns, largest = kernels.scaled(columns)
     stay, pair_weights = kernels.switch_weights(transition_rate_per_s, width_s, nodes, node_weights)
-    matrices = kernels.bin_matrices(jnp.exp(columns - largest[:, None]), stay, pair_weights)
+    matrices = kernels.bin_matrices(columns, stay, pair_weights)
     value = kernels.forward(matrices, row_of_bin, jnp.full(n_states, 1.0 / n_states))
     exits = jnp.where(np.eye(n_states, dtype=bool), 0.0, transition_rate_per_s).sum(axis=1)
     allowed = exits.max() * width_s <= FASTEST_PER_BIN
-    return jnp.where(allowed, value + largest[row_of_bin].sum(), -jnp.inf)
+    scale = largest[row_of_bin].sum()
+    return jnp.where(allowed & jnp.isfinite(scale), value + scale, -jnp.inf)
 
 
 @jax_funcify.register(BinnedLogLikelihoodValue)

@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pncbayes.hmm import dense_kernels, numba_columns
 from pncbayes.hmm import numba_kernels as kernels
 from pncbayes.hmm.emission import (
     CameraEmission,
     Emission,
     NegativeBinomialEmission,
     PoissonEmission,
+    mixed_excess,
+    mixed_excess_pullback,
 )
 from pncbayes.hmm.sparse import Active, ColumnSlopes, SparseColumns
 from pncbayes.hmm.switching import (
@@ -120,6 +123,7 @@ class BinnedLikelihood:
             rows, inverse = np.unique(data[:, 0], return_inverse=True)
             rows, row_of_bin = rows[:, None], inverse.astype(np.int64)
         self.row_of_bin = row_of_bin
+        self._grouped = kernels.group_bins(row_of_bin, len(rows))
         self.gate_totals = data.sum(axis=0)
         self.emission: Emission
         if camera is not None:
@@ -131,6 +135,8 @@ class BinnedLikelihood:
             family = NegativeBinomialEmission if excess_noise else PoissonEmission
             self.emission = family(rows)
             scaled = self.totals
+        if isinstance(self.emission, PoissonEmission):
+            self._data = (*self.emission.transposed(), row_of_bin)
         if n_nodes is None:
             n_nodes = choose_n_nodes(scaled, most=48 if self.n_gates == 1 else 16)
         self.nodes, self.node_weights = pair_nodes(n_nodes)
@@ -156,10 +162,11 @@ class BinnedLikelihood:
         self, gate_rate_per_s: Array, excess: Array | None
     ) -> tuple[Array, Array, Array, Array, Array | None]:
         shares = self.column_shares(gate_rate_per_s.shape[0])
-        means = shares @ (gate_rate_per_s * self.width_s)
-        column_excess = None if excess is None else shares @ excess
+        of_states = gate_rate_per_s * self.width_s
+        means = shares @ of_states
+        column_excess = None if excess is None else mixed_excess(shares, of_states, excess)
         columns = self.emission.log_columns(means, column_excess)
-        largest = kernels.subtract_row_maximum(columns)
+        largest = numba_columns.subtract_row_maximum(columns)
         np.exp(columns, out=columns)
         return columns, largest, shares, means, column_excess
 
@@ -194,8 +201,7 @@ class BinnedLikelihood:
         float
             Natural logarithm, with all constants.
         """
-        exits = transition_rate_per_s.sum(axis=1) - np.diag(transition_rate_per_s)
-        if exits.max() * self.width_s > FASTEST_PER_BIN:
+        if self._too_fast(transition_rate_per_s):
             return -np.inf
         stay, pair_weights = switch_weights(
             transition_rate_per_s, self.width_s, self.nodes, self.node_weights
@@ -206,9 +212,18 @@ class BinnedLikelihood:
             matrices = sparse.matrices(stay, pair_weights)
             value = kernels.forward(matrices, self.row_of_bin, initial)
             return value + self._scale(sparse.largest) + active.constant
+        if isinstance(self.emission, PoissonEmission):
+            gate_rate = np.ascontiguousarray(gate_rate_per_s, dtype=np.float64)
+            return dense_kernels.value(
+                *self._data, gate_rate, self.width_s, self.nodes, stay, pair_weights
+            )
         columns, largest, *_ = self._columns(gate_rate_per_s, excess)
-        matrices = kernels.bin_matrices(columns, stay, pair_weights)
+        matrices = numba_columns.bin_matrices(columns, stay, pair_weights)
         return self._scale(largest) + kernels.forward(matrices, self.row_of_bin, initial)
+
+    def _too_fast(self, transition_rate_per_s: Array) -> bool:
+        exits = transition_rate_per_s.sum(axis=1) - transition_rate_per_s.diagonal()
+        return bool(exits.max() * self.width_s > FASTEST_PER_BIN)
 
     def _scale(self, largest: Array) -> float:
         return float(largest[self.row_of_bin].sum() if self.n_gates == 1 else largest.sum())
@@ -221,7 +236,23 @@ class BinnedLikelihood:
         *,
         active: Active | None = None,
     ) -> Gradient:
-        """Log-likelihood and its derivatives; parameters as in `value`."""
+        """Log-likelihood and its derivatives; parameters as in `value`.
+
+        Where the value is minus infinity the derivatives are 0.
+        """
+        if self._too_fast(transition_rate_per_s):
+            return self._impossible(gate_rate_per_s, excess)
+        if active is None and isinstance(self.emission, PoissonEmission):
+            found, gate_rate, transition_rate, occupied = dense_kernels.gradient(
+                *self._data,
+                *self._grouped,
+                np.ascontiguousarray(gate_rate_per_s, dtype=np.float64),
+                self.width_s,
+                np.ascontiguousarray(transition_rate_per_s, dtype=np.float64),
+                self.nodes,
+                self.node_weights,
+            )
+            return Gradient(found, gate_rate, transition_rate, None, occupied * self.width_s)
         stay, pair_weights = switch_weights(
             transition_rate_per_s, self.width_s, self.nodes, self.node_weights
         )
@@ -229,21 +260,35 @@ class BinnedLikelihood:
         if active is not None:
             sparse = SparseColumns(self, gate_rate_per_s, excess, active)
             matrices = sparse.matrices(stay, pair_weights)
-            value, slope, _ = kernels.forward_backward(matrices, self.row_of_bin, initial)
+            value, slope, _ = kernels.forward_backward_grouped(
+                matrices, self.row_of_bin, *self._grouped, initial
+            )
+            if not np.isfinite(value):
+                return self._impossible(gate_rate_per_s, excess)
             parts = sparse.pullback(slope, stay, pair_weights)
             value += active.constant
             largest = sparse.largest
         else:
             columns, largest, shares, means, column_excess = self._columns(gate_rate_per_s, excess)
-            matrices = kernels.bin_matrices(columns, stay, pair_weights)
-            value, matrix_slope, _ = kernels.forward_backward(matrices, self.row_of_bin, initial)
-            slope, stay_slope, pair_slope = kernels.columns_pullback(
+            matrices = numba_columns.bin_matrices(columns, stay, pair_weights)
+            value, matrix_slope, _ = kernels.forward_backward_grouped(
+                matrices, self.row_of_bin, *self._grouped, initial
+            )
+            if not np.isfinite(value):
+                return self._impossible(gate_rate_per_s, excess)
+            slope, stay_slope, pair_slope = numba_columns.columns_pullback(
                 columns, matrix_slope, stay, pair_weights
             )
             means_slope, excess_slope = self.emission.pullback(means, column_excess, slope)
+            state_slope, state_excess_slope = shares.T @ means_slope, None
+            if excess is not None and excess_slope is not None:
+                total_slope, state_excess_slope = mixed_excess_pullback(
+                    shares, gate_rate_per_s * self.width_s, excess, excess_slope
+                )
+                state_slope += total_slope[:, None]
             parts = ColumnSlopes(
-                shares.T @ means_slope,
-                None if excess_slope is None else shares.T @ excess_slope,
+                state_slope,
+                state_excess_slope,
                 stay_slope,
                 pair_slope,
                 slope.sum(axis=0) @ shares,
@@ -262,6 +307,16 @@ class BinnedLikelihood:
             transition_rate=rates_slope,
             excess=parts.excess,
             occupied_s=parts.occupied * self.width_s,
+        )
+
+    def _impossible(self, gate_rate_per_s: Array, excess: Array | None) -> Gradient:
+        n_states = len(gate_rate_per_s)
+        return Gradient(
+            value=-np.inf,
+            gate_rate=np.zeros_like(gate_rate_per_s),
+            transition_rate=np.zeros((n_states, n_states)),
+            excess=None if excess is None else np.zeros(n_states),
+            occupied_s=np.zeros(n_states),
         )
 
     def active_rows(
@@ -293,12 +348,12 @@ class BinnedLikelihood:
         stay, pair_weights = switch_weights(
             transition_rate_per_s, self.width_s, self.nodes, self.node_weights
         )
-        matrices = kernels.bin_matrices(columns, stay, pair_weights)
+        matrices = numba_columns.bin_matrices(columns, stay, pair_weights)
         initial = self._initial(n_states)
         value, slope, _ = kernels.forward_backward(matrices, self.row_of_bin, initial)
         if not np.isfinite(value):
             return None
-        mass = kernels.pair_mass(columns, slope, stay, pair_weights)
+        mass = numba_columns.pair_mass(columns, slope, stay, pair_weights)
         threshold = tolerance / self.n_bins
         rows = [np.flatnonzero(column > threshold) for column in mass.T]
         if besides is not None:
@@ -316,7 +371,21 @@ class BinnedLikelihood:
         stay, pair_weights = switch_weights(
             transition_rate_per_s, self.width_s, self.nodes, self.node_weights
         )
-        return kernels.bin_matrices(columns, stay, pair_weights), columns, stay, pair_weights
+        return numba_columns.bin_matrices(columns, stay, pair_weights), columns, stay, pair_weights
+
+    def _bare_matrices(
+        self, gate_rate_per_s: Array, transition_rate_per_s: Array, excess: Array | None
+    ) -> tuple[Array, Array]:
+        """Matrices of the rows without their columns, and the probabilities to stay."""
+        if not isinstance(self.emission, PoissonEmission):
+            matrices, _, stay, _ = self._matrices(gate_rate_per_s, transition_rate_per_s, excess)
+            return matrices, stay
+        weights = switch_weights(transition_rate_per_s, self.width_s, self.nodes, self.node_weights)
+        gate_rate = np.ascontiguousarray(gate_rate_per_s, dtype=np.float64)
+        matrices, _ = dense_kernels.matrices(
+            *self._data[:2], gate_rate, self.width_s, self.nodes, *weights
+        )
+        return matrices, weights[0]
 
     def smooth(
         self,
@@ -336,15 +405,8 @@ class BinnedLikelihood:
         matrices, columns, stay, pair_weights = self._matrices(
             gate_rate_per_s, transition_rate_per_s, excess
         )
-        return kernels.smooth(
-            matrices,
-            columns,
-            self.row_of_bin,
-            self._initial(stay.size),
-            stay,
-            pair_weights,
-            self.nodes,
-        )
+        parts = numba_columns.time_parts(columns, stay, pair_weights, self.nodes)
+        return kernels.smooth(matrices, parts, self.row_of_bin, self._initial(stay.size))
 
     def most_probable_path(
         self,
@@ -353,7 +415,7 @@ class BinnedLikelihood:
         excess: Array | None = None,
     ) -> Index:
         """Most probable states at the bin edges, shape ``(n_bins + 1,)``."""
-        matrices, _, stay, _ = self._matrices(gate_rate_per_s, transition_rate_per_s, excess)
+        matrices, stay = self._bare_matrices(gate_rate_per_s, transition_rate_per_s, excess)
         return kernels.most_probable_path(matrices, self.row_of_bin, self._initial(stay.size))
 
     def sample_paths(
@@ -367,7 +429,7 @@ class BinnedLikelihood:
     ) -> Index:
         """Draw states at the bin edges from their joint posterior, ``(n_paths, n_bins + 1)``."""
         rng = np.random.default_rng(random_seed)
-        matrices, _, stay, _ = self._matrices(gate_rate_per_s, transition_rate_per_s, excess)
+        matrices, stay = self._bare_matrices(gate_rate_per_s, transition_rate_per_s, excess)
         initial = self._initial(stay.size)
         return np.stack(
             [

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 __all__ = [
     "FAMILIES",
+    "IMPOSSIBLE",
+    "LOG_ZERO",
     "block_columns",
     "collect",
     "column_shares",
     "emission_slopes",
     "emission_tables",
+    "exponential",
 ]
 
 Array = NDArray[np.float64]
@@ -26,6 +29,12 @@ Index = NDArray[np.int64]
 
 FAMILIES = {"poisson": 0, "negative_binomial": 1, "camera": 2}
 
+# Stands for the logarithm of zero: times no counts it is nothing, and it has no NaN.
+LOG_ZERO = -1e300
+# Below this the counts of a row are impossible under all columns.
+IMPOSSIBLE = -1e290
+# Least expected counts of a column with excess noise, whose gamma functions need more than none.
+_DARK = 1e-150
 _LOWEST_EXPONENT = -700.0
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH = 6.93147180369123816490e-01
@@ -36,7 +45,7 @@ _TAYLOR = tuple(1.0 / math.factorial(n) for n in range(14))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _exponential(values: Array, power: Array) -> None:
+def exponential(values: Array, power: Array) -> None:
     """Replace values of at most 0 by their exponentials, in place; `power` is room for a copy.
 
     A polynomial on half an octave, and the power of two put into the exponent's bits: loops
@@ -77,6 +86,47 @@ def column_shares(n_states: int, nodes: Array) -> Array:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def mixed_excess(shares: Array, gate_rate: Array, excess: Array) -> Array:
+    """As `pncbayes.hmm.emission.mixed_excess`, of rates instead of means."""
+    n_columns, n_states = shares.shape
+    mixed = np.empty(n_columns)
+    for c in range(n_columns):
+        time, light, total = 0.0, 0.0, 0.0
+        for k in range(n_states):
+            brightness = shares[c, k] * gate_rate[k].sum()
+            time += shares[c, k] * excess[k]
+            light += brightness * excess[k]
+            total += brightness
+        mixed[c] = light / total if total > 0.0 else time
+    return mixed
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def mixed_excess_pullback(
+    shares: Array,
+    gate_rate: Array,
+    excess: Array,
+    slope: Array,
+    gate_slope: Array,
+    excess_slope: Array,
+) -> None:
+    """Add the derivatives of `mixed_excess`, in place."""
+    n_columns, n_states = shares.shape
+    mixed = mixed_excess(shares, gate_rate, excess)
+    for c in range(n_columns):
+        total = 0.0
+        for k in range(n_states):
+            total += shares[c, k] * gate_rate[k].sum()
+        for k in range(n_states):
+            if total > 0.0:
+                part = slope[c] * shares[c, k] / total
+                excess_slope[k] += part * gate_rate[k].sum()
+                gate_slope[k] += part * (excess[k] - mixed[c])
+            else:
+                excess_slope[k] += slope[c] * shares[c, k]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def emission_tables(
     family: int, means: Array, excess: Array, most: int, camera: Array
 ) -> tuple[Array, Array, Array]:
@@ -105,6 +155,7 @@ def emission_tables(
             continue
         shape = 1.0
         if family == 1:
+            mean = max(mean, _DARK)
             shape = mean / excess[c]
             offset[c] = -shape * math.log1p(excess[c])
             each = math.log(excess[c]) - math.log1p(excess[c]) - math.log(mean)
@@ -114,7 +165,7 @@ def emission_tables(
         else:
             offset[c] = -mean
         for g in range(n_gates):
-            weights[g, c] = math.log(means[c, g])
+            weights[g, c] = math.log(means[c, g]) if means[c, g] > 0.0 else LOG_ZERO
     return weights, offset, table
 
 
@@ -195,7 +246,7 @@ def block_columns(
         for c in range(n_columns):
             line[c] -= top
         largest[row] = top
-        _exponential(line, room)
+        exponential(line, room)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
@@ -261,7 +312,7 @@ def emission_slopes(
             continue
         common = -mass[c]
         if family == 1:
-            mean = means[c].sum()
+            mean = max(means[c].sum(), _DARK)
             shape = mean / excess[c]
             counted, shape_slope, digamma = 0.0, 0.0, 0.0
             for n in range(by_total.shape[0]):
@@ -274,5 +325,7 @@ def emission_slopes(
             excess_slope[c] = (counted / excess[c] - mass[c] * shape) / (1.0 + excess[c])
             excess_slope[c] -= shape_slope * shape / excess[c]
         for g in range(n_gates):
-            means_slope[c, g] = expected[g, c] / means[c, g] + common
+            # a mean of zero explains no counts
+            explained = expected[g, c] / means[c, g] if means[c, g] > 0.0 else 0.0
+            means_slope[c, g] = explained + common
     return means_slope, excess_slope

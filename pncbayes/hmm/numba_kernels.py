@@ -1,7 +1,8 @@
 """Compiled passes over the bins: forward, backward, smoothing, most probable path, path draws.
 
-A pass sees only the matrices ``A[row, i, j]`` of the bins (`bin_matrices`), whatever emitted the
-counts. `row_of_bin` says which row a bin uses, so that bins with equal data share one.
+A pass sees only the matrices ``A[row, i, j]`` of the bins, as `pncbayes.hmm.numba_columns` makes
+them, whatever emitted the counts. `row_of_bin` says which row a bin uses, so that bins with equal
+data share one.
 """
 
 from __future__ import annotations
@@ -12,24 +13,20 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pncbayes.hmm.small_kernels import (
-    SMALL,
-    forward_2,
-    forward_3,
-    forward_backward_2,
-    forward_backward_3,
-)
+from pncbayes.hmm import numba_columns
+from pncbayes.hmm import small_kernels as small
+from pncbayes.hmm.small_kernels import SMALL
 
 __all__ = [
-    "bin_matrices",
-    "columns_pullback",
+    "both_passes",
     "forward",
     "forward_backward",
+    "forward_backward_grouped",
+    "group_bins",
+    "message_slopes",
     "most_probable_path",
-    "pair_mass",
     "sample_path",
     "smooth",
-    "subtract_row_maximum",
 ]
 
 Array = NDArray[np.float64]
@@ -38,95 +35,29 @@ Index = NDArray[np.int64]
 _FAST = {"contract", "reassoc"}
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def bin_matrices(columns: Array, stay: Array, pair_weights: Array) -> Array:
-    """Matrix of each row from its emission columns.
-
-    Parameters
-    ----------
-    columns
-        Scaled likelihood of each row under each column, shape ``(n_rows, n_columns)``: the pure
-        states first, then the nodes of each pair.
-    stay, pair_weights
-        As `pncbayes.hmm.switching.switch_weights` returns them.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n_rows, n_states, n_states)``.
-    """
-    n_rows = columns.shape[0]
-    n_states = stay.shape[0]
-    n_nodes = pair_weights.shape[2]
-    matrices = np.zeros((n_rows, n_states, n_states))
-    for row in range(n_rows):
-        for i in range(n_states):
-            matrices[row, i, i] = stay[i] * columns[row, i]
-        pair = 0
-        start = n_states
-        for i in range(n_states):
-            for j in range(i + 1, n_states):
-                ij = 0.0
-                ji = 0.0
-                ii = 0.0
-                jj = 0.0
-                for m in range(n_nodes):
-                    e = columns[row, start + m]
-                    ij += pair_weights[pair, 0, m] * e
-                    ji += pair_weights[pair, 1, m] * e
-                    ii += pair_weights[pair, 2, m] * e
-                    jj += pair_weights[pair, 3, m] * e
-                matrices[row, i, j] = ij
-                matrices[row, j, i] = ji
-                matrices[row, i, i] += ii
-                matrices[row, j, j] += jj
-                pair += 1
-                start += n_nodes
-    return matrices
+@njit(cache=True, nogil=True)
+def _pack_2(state: Array) -> tuple[float, ...]:
+    return state[0], state[1]
 
 
 @njit(cache=True, nogil=True)
-def subtract_row_maximum(columns: Array) -> Array:
-    """Subtract from each row its largest entry, in place; return those, shape ``(n_rows,)``."""
-    n_rows, n_columns = columns.shape
-    largest = np.empty(n_rows)
-    for row in range(n_rows):
-        top = columns[row, 0]
-        for column in range(1, n_columns):
-            if columns[row, column] > top:
-                top = columns[row, column]
-        for column in range(n_columns):
-            columns[row, column] -= top
-        largest[row] = top
-    return largest
+def _pack_3(state: Array) -> tuple[float, ...]:
+    return state[0], state[1], state[2]
 
 
 @njit(cache=True, nogil=True)
-def pair_mass(columns: Array, matrix_slope: Array, stay: Array, pair_weights: Array) -> Array:
-    """Posterior number of switches within each pair, by row, ``(n_rows, n_pairs)``."""
-    n_rows = columns.shape[0]
-    n_states = stay.shape[0]
-    n_nodes = pair_weights.shape[2]
-    mass = np.zeros((n_rows, pair_weights.shape[0]))
-    for row in range(n_rows):
-        pair = 0
-        start = n_states
-        for i in range(n_states):
-            for j in range(i + 1, n_states):
-                ij = matrix_slope[row, i, j]
-                ji = matrix_slope[row, j, i]
-                ii = matrix_slope[row, i, i]
-                jj = matrix_slope[row, j, j]
-                for m in range(n_nodes):
-                    mass[row, pair] += columns[row, start + m] * (
-                        ij * pair_weights[pair, 0, m]
-                        + ji * pair_weights[pair, 1, m]
-                        + ii * pair_weights[pair, 2, m]
-                        + jj * pair_weights[pair, 3, m]
-                    )
-                pair += 1
-                start += n_nodes
-    return mass
+def _pack_4(state: Array) -> tuple[float, ...]:
+    return state[0], state[1], state[2], state[3]
+
+
+@njit(cache=True, nogil=True)
+def _pack_5(state: Array) -> tuple[float, ...]:
+    return state[0], state[1], state[2], state[3], state[4]
+
+
+@njit(cache=True, nogil=True)
+def _pack_6(state: Array) -> tuple[float, ...]:
+    return state[0], state[1], state[2], state[3], state[4], state[5]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -134,33 +65,217 @@ def forward(matrices: Array, row_of_bin: Index, initial: Array) -> float:
     """Log-likelihood of the scaled matrices, summed over all hidden paths."""
     n_states = initial.shape[0]
     if n_states == 2:
-        return forward_2(matrices, row_of_bin, initial)
+        return small.messages_forward(matrices, row_of_bin, _pack_2(initial))
     if n_states == 3:
-        return forward_3(matrices, row_of_bin, initial)
+        return small.messages_forward(matrices, row_of_bin, _pack_3(initial))
+    if n_states == 4:
+        return small.messages_forward(matrices, row_of_bin, _pack_4(initial))
+    if n_states == 5:
+        return small.messages_forward(matrices, row_of_bin, _pack_5(initial))
+    if n_states == 6:
+        return small.messages_forward(matrices, row_of_bin, _pack_6(initial))
     alpha = initial.copy()
     fresh = np.empty(n_states)
     total = 0.0
     for t in range(row_of_bin.shape[0]):
-        matrix = matrices[row_of_bin[t]]
-        norm = 0.0
-        for j in range(n_states):
-            value = 0.0
-            for i in range(n_states):
-                value += alpha[i] * matrix[i, j]
-            fresh[j] = value
-            norm += value
+        norm = _advance(matrices, row_of_bin[t], alpha, fresh)
         # dividing by the norm in every bin would cost more than all the rest
         if norm < SMALL:
             if norm <= 0.0:
                 return -np.inf
             total += math.log(norm)
-            for j in range(n_states):
-                alpha[j] = fresh[j] / norm
-        else:
-            for j in range(n_states):
-                alpha[j] = fresh[j]
+            fresh /= norm
+        alpha, fresh = fresh, alpha
     norm = alpha.sum()
     return total + math.log(norm) if math.isfinite(norm) else -np.inf
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _advance(matrices: Array, row: int, alpha: Array, fresh: Array) -> float:
+    """Write message times matrix into `fresh`; return its sum."""
+    n_states = alpha.shape[0]
+    for j in range(n_states):
+        fresh[j] = 0.0
+    for i in range(n_states):
+        factor = alpha[i]
+        for j in range(n_states):
+            fresh[j] += factor * matrices[row, i, j]
+    norm = 0.0
+    for j in range(n_states):
+        norm += fresh[j]
+    return norm
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def both_passes(
+    matrices: Array, row_of_bin: Index, initial: Array
+) -> tuple[float, Array, Array, Array, NDArray[np.bool_]]:
+    """Forward and backward messages at the bin edges.
+
+    Returns
+    -------
+    log_likelihood : float
+    alphas : ndarray
+        Forward messages, shape ``(n_bins + 1, n_states)``, rescaled where they became small.
+    norms : ndarray
+        What the message that leaves each bin was divided by, mostly 1, shape ``(n_bins,)``.
+    betas : ndarray
+        Backward messages, rescaled at their own bins.
+    rescaled : ndarray
+        Whether the backward message that leaves each bin was, shape ``(n_bins,)``.
+    """
+    n_bins = row_of_bin.shape[0]
+    n_states = initial.shape[0]
+    alphas = np.empty((n_bins + 1, n_states))
+    norms = np.empty(n_bins)
+    betas = np.empty((n_bins + 1, n_states))
+    rescaled = np.empty(n_bins, np.bool_)
+    room = (alphas, norms, betas, rescaled)
+    if n_states == 2:
+        value = small.messages_both(matrices, row_of_bin, _pack_2(initial), *room)
+    elif n_states == 3:
+        value = small.messages_both(matrices, row_of_bin, _pack_3(initial), *room)
+    elif n_states == 4:
+        value = small.messages_both(matrices, row_of_bin, _pack_4(initial), *room)
+    elif n_states == 5:
+        value = small.messages_both(matrices, row_of_bin, _pack_5(initial), *room)
+    elif n_states == 6:
+        value = small.messages_both(matrices, row_of_bin, _pack_6(initial), *room)
+    else:
+        value = _both_passes(matrices, row_of_bin, initial, *room)
+    return value, alphas, norms, betas, rescaled
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _both_passes(
+    matrices: Array,
+    row_of_bin: Index,
+    initial: Array,
+    alphas: Array,
+    norms: Array,
+    betas: Array,
+    rescaled: NDArray[np.bool_],
+) -> float:
+    n_bins = row_of_bin.shape[0]
+    n_states = initial.shape[0]
+    alphas[0] = initial
+    betas[n_bins] = 1.0
+    norms[:] = 1.0
+    rescaled[:] = False
+    total = 0.0
+    for t in range(n_bins):
+        norm = _advance(matrices, row_of_bin[t], alphas[t], alphas[t + 1])
+        if norm < SMALL:
+            if norm <= 0.0:
+                return -np.inf
+            total += math.log(norm)
+            alphas[t + 1] /= norm
+            norms[t] = norm
+    for t in range(n_bins - 1, -1, -1):
+        row = row_of_bin[t]
+        norm = 0.0
+        for i in range(n_states):
+            value = 0.0
+            for j in range(n_states):
+                value += matrices[row, i, j] * betas[t + 1, j]
+            betas[t, i] = value
+            norm += value
+        if norm < SMALL:
+            if norm <= 0.0:
+                return -np.inf
+            betas[t] /= norm
+            rescaled[t] = True
+    norm = alphas[n_bins].sum()
+    return total + math.log(norm) if math.isfinite(norm) else -np.inf
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def group_bins(row_of_bin: Index, n_rows: int) -> tuple[Index, Index]:
+    """Bins sorted by their row.
+
+    Returns
+    -------
+    starts : ndarray
+        Where in `bins` those of each row begin, and the end, shape ``(n_rows + 1,)``.
+    bins : ndarray
+        Shape ``(n_bins,)``.
+    """
+    starts = np.zeros(n_rows + 1, np.int64)
+    bins = np.empty(row_of_bin.shape[0], np.int64)
+    for t in range(row_of_bin.shape[0]):
+        starts[row_of_bin[t] + 1] += 1
+    for row in range(n_rows):
+        starts[row + 1] += starts[row]
+    place = starts[:-1].copy()
+    for t in range(row_of_bin.shape[0]):
+        row = row_of_bin[t]
+        bins[place[row]] = t
+        place[row] += 1
+    return starts, bins
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def message_slopes(
+    alphas: Array,
+    norms: Array,
+    betas: Array,
+    rescaled: NDArray[np.bool_],
+    starts: Index,
+    bins: Index,
+) -> Array:
+    """Derivative of the log-likelihood by the matrices, from the messages.
+
+    Parameters
+    ----------
+    alphas, norms, betas, rescaled
+        As `both_passes` returns them.
+    starts, bins
+        As `group_bins` returns them.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n_rows, n_states, n_states)``: the sum over the bins of a row of the forward
+        times the backward message, over their common norm. NaN where the two have no state in
+        common in double precision.
+    """
+    n_bins = norms.shape[0]
+    n_states = alphas.shape[1]
+    n_rows = starts.shape[0] - 1
+    lefts = np.empty((n_bins, n_states))
+    weight = 0.0
+    for t in range(n_bins):
+        # the product of the two messages is the same at all edges, but for the rescaling
+        if t == 0 or norms[t - 1] != 1.0 or rescaled[t]:
+            product = 0.0
+            for i in range(n_states):
+                product += alphas[t + 1, i] * betas[t + 1, i]
+            weight = 1.0 / (product * norms[t])
+            if not math.isfinite(weight):
+                return np.full((n_rows, n_states, n_states), np.nan)
+        for i in range(n_states):
+            lefts[t, i] = alphas[t, i] * weight
+    slope = np.empty((n_rows, n_states, n_states))
+    room = (lefts, betas, starts, bins)
+    if n_states == 2:
+        small.summed_slopes(*room, (0.0,) * 2, (0.0,) * 4, slope)
+    elif n_states == 3:
+        small.summed_slopes(*room, (0.0,) * 3, (0.0,) * 9, slope)
+    elif n_states == 4:
+        small.summed_slopes(*room, (0.0,) * 4, (0.0,) * 16, slope)
+    elif n_states == 5:
+        small.summed_slopes(*room, (0.0,) * 5, (0.0,) * 5, slope)
+    elif n_states == 6:
+        small.summed_slopes(*room, (0.0,) * 6, (0.0,) * 6, slope)
+    else:
+        slope[:] = 0.0
+        for row in range(n_rows):
+            for k in range(starts[row], starts[row + 1]):
+                t = bins[k]
+                for i in range(n_states):
+                    for j in range(n_states):
+                        slope[row, i, j] += lefts[t, i] * betas[t + 1, j]
+    return slope
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -173,129 +288,31 @@ def forward_backward(
     -------
     log_likelihood : float
     matrix_slope : ndarray
-        Shape of `matrices`: the sum over the bins of a row of the forward times the backward
-        message, over their common norm.
+        Shape of `matrices`.
     initial_slope : ndarray
         Shape ``(n_states,)``.
     """
-    n_bins = row_of_bin.shape[0]
-    n_states = initial.shape[0]
-    if n_states == 2:
-        return forward_backward_2(matrices, row_of_bin, initial)
-    if n_states == 3:
-        return forward_backward_3(matrices, row_of_bin, initial)
-    alphas = np.empty((n_bins + 1, n_states))
-    scales = np.ones(n_bins)
-    for i in range(n_states):
-        alphas[0, i] = initial[i]
-    total = 0.0
-    slope = np.zeros_like(matrices)
-    beta = np.zeros(n_states)
-    norm = 1.0
-    for t in range(n_bins):
-        matrix = matrices[row_of_bin[t]]
-        here = alphas[t]
-        there = alphas[t + 1]
-        norm = 0.0
-        for j in range(n_states):
-            value = 0.0
-            for i in range(n_states):
-                value += here[i] * matrix[i, j]
-            there[j] = value
-            norm += value
-        if norm < SMALL:
-            if norm <= 0.0:
-                return -np.inf, slope, beta
-            total += math.log(norm)
-            scales[t] = 1.0 / norm
-            for j in range(n_states):
-                there[j] *= scales[t]
-            norm = 1.0
-    if not math.isfinite(norm):
-        return -np.inf, slope, beta
-    total += math.log(norm)
-    # the same scales on the way back keep forward times backward at one
-    for i in range(n_states):
-        beta[i] = 1.0 / norm
-    fresh = np.empty(n_states)
-    for t in range(n_bins - 1, -1, -1):
-        row = row_of_bin[t]
-        matrix = matrices[row]
-        target = slope[row]
-        here = alphas[t]
-        scale = scales[t]
-        for j in range(n_states):
-            beta[j] *= scale
-        for i in range(n_states):
-            value = 0.0
-            for j in range(n_states):
-                value += matrix[i, j] * beta[j]
-                target[i, j] += here[i] * beta[j]
-            fresh[i] = value
-        for i in range(n_states):
-            beta[i] = fresh[i]
-    return total, slope, beta
+    starts, bins = group_bins(row_of_bin, matrices.shape[0])
+    return forward_backward_grouped(matrices, row_of_bin, starts, bins, initial)
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
-def columns_pullback(
-    columns: Array, matrix_slope: Array, stay: Array, pair_weights: Array
-) -> tuple[Array, Array, Array]:
-    """Carry the derivative of the matrices back to columns and weights.
-
-    Returns
-    -------
-    log_column_slope : ndarray
-        Shape of `columns`: the posterior number of bins of this row that each column explains.
-    stay_slope, pair_slope : ndarray
-        Derivatives with respect to `stay` and `pair_weights`.
-    """
-    n_rows = columns.shape[0]
-    n_states = stay.shape[0]
-    n_nodes = pair_weights.shape[2]
-    slope = np.empty_like(columns)
-    stay_slope = np.zeros_like(stay)
-    pair_slope = np.zeros_like(pair_weights)
-    for row in range(n_rows):
-        for i in range(n_states):
-            share = matrix_slope[row, i, i] * columns[row, i]
-            stay_slope[i] += share
-            slope[row, i] = share * stay[i]
-        pair = 0
-        start = n_states
-        for i in range(n_states):
-            for j in range(i + 1, n_states):
-                ij = matrix_slope[row, i, j]
-                ji = matrix_slope[row, j, i]
-                ii = matrix_slope[row, i, i]
-                jj = matrix_slope[row, j, j]
-                for m in range(n_nodes):
-                    e = columns[row, start + m]
-                    pair_slope[pair, 0, m] += ij * e
-                    pair_slope[pair, 1, m] += ji * e
-                    pair_slope[pair, 2, m] += ii * e
-                    pair_slope[pair, 3, m] += jj * e
-                    slope[row, start + m] = e * (
-                        ij * pair_weights[pair, 0, m]
-                        + ji * pair_weights[pair, 1, m]
-                        + ii * pair_weights[pair, 2, m]
-                        + jj * pair_weights[pair, 3, m]
-                    )
-                pair += 1
-                start += n_nodes
-    return slope, stay_slope, pair_slope
+@njit(cache=True, nogil=True, error_model="numpy")
+def forward_backward_grouped(
+    matrices: Array, row_of_bin: Index, starts: Index, bins: Index, initial: Array
+) -> tuple[float, Array, Array]:
+    """As `forward_backward`, with the bins sorted by row as `group_bins` does it."""
+    value, alphas, norms, betas, rescaled = both_passes(matrices, row_of_bin, initial)
+    if not math.isfinite(value):
+        return -np.inf, np.zeros_like(matrices), np.zeros_like(initial)
+    slope = message_slopes(alphas, norms, betas, rescaled, starts, bins)
+    if math.isnan(slope[0, 0, 0]):
+        # the only paths that explain all bins are improbable beyond what numbers can hold
+        return -np.inf, np.zeros_like(matrices), np.zeros_like(initial)
+    return value, slope, betas[0] / (initial * betas[0]).sum()
 
 
-@njit(cache=True, nogil=True)
-def smooth(
-    matrices: Array,
-    columns: Array,
-    row_of_bin: Index,
-    initial: Array,
-    stay: Array,
-    pair_weights: Array,
-    nodes: Array,
-) -> tuple[Array, Array]:
+@njit(cache=True, nogil=True, error_model="numpy")
+def smooth(matrices: Array, parts: Array, row_of_bin: Index, initial: Array) -> tuple[Array, Array]:
     """Posterior share of each bin spent in each state, and state probabilities at the bin edges.
 
     Returns
@@ -305,69 +322,16 @@ def smooth(
     edges : ndarray
         Shape ``(n_bins + 1, n_states)``, rows sum to 1.
     """
-    n_bins = row_of_bin.shape[0]
-    n_states = initial.shape[0]
-    n_nodes = nodes.shape[0]
-    edges = np.empty((n_bins + 1, n_states))
-    norms = np.empty(n_bins)
-    edges[0] = initial
-    for t in range(n_bins):
-        row = row_of_bin[t]
+    _, alphas, _, betas, _ = both_passes(matrices, row_of_bin, initial)
+    occupancy = numba_columns.time_in_states(alphas, betas, parts, row_of_bin)
+    for t in range(alphas.shape[0]):
         norm = 0.0
-        for j in range(n_states):
-            value = 0.0
-            for i in range(n_states):
-                value += edges[t, i] * matrices[row, i, j]
-            edges[t + 1, j] = value
-            norm += value
-        norms[t] = norm
-        for j in range(n_states):
-            edges[t + 1, j] /= norm
-    occupancy = np.zeros((n_bins, n_states))
-    beta = np.ones(n_states)
-    fresh = np.empty(n_states)
-    for t in range(n_bins - 1, -1, -1):
-        row = row_of_bin[t]
-        for i in range(n_states):
-            value = 0.0
-            for j in range(n_states):
-                value += matrices[row, i, j] * beta[j]
-            fresh[i] = value / norms[t]
-            occupancy[t, i] += edges[t, i] * beta[i] * stay[i] * columns[row, i] / norms[t]
-        pair = 0
-        start = n_states
-        for i in range(n_states):
-            for j in range(i + 1, n_states):
-                in_i = 0.0
-                in_j = 0.0
-                for m in range(n_nodes):
-                    mass = columns[row, start + m] * (
-                        edges[t, i] * beta[j] * pair_weights[pair, 0, m]
-                        + edges[t, j] * beta[i] * pair_weights[pair, 1, m]
-                        + edges[t, i] * beta[i] * pair_weights[pair, 2, m]
-                        + edges[t, j] * beta[j] * pair_weights[pair, 3, m]
-                    )
-                    in_i += mass * (1.0 - nodes[m])
-                    in_j += mass * nodes[m]
-                occupancy[t, i] += in_i / norms[t]
-                occupancy[t, j] += in_j / norms[t]
-                pair += 1
-                start += n_nodes
-        # the posterior at the right edge needs the beta of that edge, before it moves left
-        norm = 0.0
-        for i in range(n_states):
-            edges[t + 1, i] *= beta[i]
-            norm += edges[t + 1, i]
-        for i in range(n_states):
-            edges[t + 1, i] /= norm
-            beta[i] = fresh[i]
-    norm = 0.0
-    for i in range(n_states):
-        edges[0, i] *= beta[i]
-        norm += edges[0, i]
-    for i in range(n_states):
-        edges[0, i] /= norm
-    return occupancy, edges
+        for i in range(alphas.shape[1]):
+            alphas[t, i] *= betas[t, i]
+            norm += alphas[t, i]
+        for i in range(alphas.shape[1]):
+            alphas[t, i] /= norm
+    return occupancy, alphas
 
 
 @njit(cache=True, nogil=True)
@@ -377,24 +341,35 @@ def most_probable_path(matrices: Array, row_of_bin: Index, initial: Array) -> In
     n_states = initial.shape[0]
     logs = np.log(matrices)
     score = np.log(initial)
-    fresh = np.empty(n_states)
     pointers = np.empty((n_bins, n_states), np.uint8)
-    for t in range(n_bins):
-        row = row_of_bin[t]
-        for j in range(n_states):
-            best = -np.inf
-            choice = 0
-            for i in range(n_states):
-                value = score[i] + logs[row, i, j]
-                if value > best:
-                    best = value
-                    choice = i
-            fresh[j] = best
-            pointers[t, j] = choice
-        for j in range(n_states):
-            score[j] = fresh[j]
+    if n_states == 2:
+        last = small.best_scores(logs, row_of_bin, _pack_2(score), pointers)
+    elif n_states == 3:
+        last = small.best_scores(logs, row_of_bin, _pack_3(score), pointers)
+    elif n_states == 4:
+        last = small.best_scores(logs, row_of_bin, _pack_4(score), pointers)
+    elif n_states == 5:
+        last = small.best_scores(logs, row_of_bin, _pack_5(score), pointers)
+    elif n_states == 6:
+        last = small.best_scores(logs, row_of_bin, _pack_6(score), pointers)
+    else:
+        fresh = np.empty(n_states)
+        for t in range(n_bins):
+            row = row_of_bin[t]
+            for j in range(n_states):
+                best = -np.inf
+                choice = 0
+                for i in range(n_states):
+                    value = score[i] + logs[row, i, j]
+                    if value > best:
+                        best = value
+                        choice = i
+                fresh[j] = best
+                pointers[t, j] = choice
+            score[:] = fresh
+        last = int(np.argmax(score))
     path = np.empty(n_bins + 1, np.int64)
-    path[n_bins] = np.argmax(score)
+    path[n_bins] = last
     for t in range(n_bins - 1, -1, -1):
         path[t] = pointers[t, path[t + 1]]
     return path

@@ -19,9 +19,9 @@ import numpy as np
 from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
+from pncbayes.hmm import numba_columns, small_kernels, switching
 from pncbayes.hmm import numba_emission as emission
 from pncbayes.hmm import numba_kernels as kernels
-from pncbayes.hmm import switching
 
 __all__ = ["SYMBOL", "VERSION", "external_function", "log_likelihood"]
 
@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 # Part of the key under which PyTensor caches compiled graphs: raise it when the arguments change.
-VERSION = 3
+VERSION = 4
 SYMBOL = f"pncbayes_binned_log_likelihood_{VERSION}"
 
 # As `pncbayes.hmm.likelihood.FASTEST_PER_BIN`: beyond it the chain is at rest within a bin.
@@ -53,7 +53,8 @@ def _fastest_exit(rates: Array) -> float:
 def _stamp() -> int:
     """Digest of the sources whose functions are compiled into `evaluate`, far from 0 and 1."""
     text = b"".join(
-        Path(str(module.__file__)).read_bytes() for module in (emission, kernels, switching)
+        Path(str(module.__file__)).read_bytes()
+        for module in (emission, kernels, numba_columns, small_kernels, switching)
     )
     return 2 + int.from_bytes(hashlib.blake2b(text, digest_size=6).digest())
 
@@ -107,12 +108,12 @@ def _evaluator(stamp: int) -> Any:
         stay, pair_weights = switching.switch_weights(rates, width_s, nodes, node_weights)
         shares = emission.column_shares(n_states, nodes)
         n_columns = shares.shape[0]
-        means, column_excess = np.zeros((n_columns, n_gates)), np.zeros(n_columns)
+        means = np.zeros((n_columns, n_gates))
         for c in range(n_columns):
             for k in range(n_states):
-                column_excess[c] += shares[c, k] * excess[k]
                 for g in range(n_gates):
                     means[c, g] += shares[c, k] * gate_rate[k, g] * width_s
+        column_excess = emission.mixed_excess(shares, gate_rate, excess)
         most = 0
         if family == 1:
             for row in range(n_rows):
@@ -125,10 +126,12 @@ def _evaluator(stamp: int) -> Any:
             stop = min(start + _BLOCK, n_rows)
             part = columns[: stop - start]
             emission.block_columns(family, counts[start:stop], tables, part, largest[start:stop])
-            matrices[start:stop] = kernels.bin_matrices(part, stay, pair_weights)
+            matrices[start:stop] = numba_columns.bin_matrices(part, stay, pair_weights)
         scale = 0.0
         for t in range(n_bins):
             scale += largest[row_of_bin[t]]
+        if scale < emission.IMPOSSIBLE:
+            return -np.inf
         initial = np.full(n_states, 1.0 / n_states)
         if with_slopes == 0:
             return float(scale + kernels.forward(matrices, row_of_bin, initial))
@@ -143,7 +146,7 @@ def _evaluator(stamp: int) -> Any:
                 emission.block_columns(
                     family, counts[start:stop], tables, part, largest[start:stop]
                 )
-            slope, stay_part, pair_part = kernels.columns_pullback(
+            slope, stay_part, pair_part = numba_columns.columns_pullback(
                 part, matrix_slope[start:stop], stay, pair_weights
             )
             stay_slope += stay_part
@@ -152,9 +155,12 @@ def _evaluator(stamp: int) -> Any:
         means_slope, column_excess_slope = emission.emission_slopes(
             family, means, column_excess, camera, expected, mass, by_total
         )
+        if family == 1:
+            emission.mixed_excess_pullback(
+                shares, gate_rate, excess, column_excess_slope, gate_slope, excess_slope
+            )
         for c in range(n_columns):
             for k in range(n_states):
-                excess_slope[k] += shares[c, k] * column_excess_slope[c]
                 for g in range(n_gates):
                     gate_slope[k, g] += shares[c, k] * means_slope[c, g] * width_s
         rates_slope[:] = switching.switch_weights_pullback(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import expm
 from scipy.special import ive
-from scipy.stats import poisson
+from scipy.stats import nbinom, poisson
 
 __all__ = [
     "bin_matrices",
@@ -39,6 +39,7 @@ def bin_matrices(
     gate_rate_per_s: Array,
     transition_rate_per_s: Array,
     n_nodes: int,
+    excess: Array | None = None,
 ) -> Array:
     """Probability of the counts of each bin and of its last state, given its first state.
 
@@ -54,6 +55,11 @@ def bin_matrices(
         Shape ``(n_states, n_states)``; the diagonal is ignored.
     n_nodes
         Gauss-Legendre nodes per pair.
+    excess
+        Excess variance ratio of each state, shape ``(n_states,)``: totals are negative binomial
+        of variance ``(1 + excess) mean``, gates given the total multinomial. Counts of the parts
+        of a bin are independent, so their variances add up: the ratio of a mixture is the mean
+        of the ratios, weighted by the expected counts.
 
     Returns
     -------
@@ -67,29 +73,40 @@ def bin_matrices(
     nodes, weights = np.polynomial.legendre.leggauss(n_nodes)
     nodes, weights = (nodes + 1) / 2, weights / 2
 
-    def probability(mean: Array) -> Array:
+    means = gate_rate_per_s * width_s
+
+    def probability(shares: Array) -> Array:
+        mean = shares @ means
         product: Array = poisson.pmf(counts, mean).prod(axis=-1)
+        if excess is not None:
+            totals, brightness = counts.sum(axis=-1), mean.sum()
+            ratio = shares @ (means.sum(axis=-1) * excess) / brightness
+            product /= poisson.pmf(totals, brightness)
+            product *= nbinom.pmf(totals, brightness / ratio, 1.0 / (1.0 + ratio))
         return product
 
-    means = gate_rate_per_s * width_s
+    pure = np.eye(n_states)
     matrices = np.zeros((len(counts), n_states, n_states))
     returns = np.zeros(n_states)
     returning = np.zeros((len(counts), n_states))
     for i, j in itertools.permutations(range(n_states), 2):
         survive = weights * np.exp(-(leave[i] * (1 - nodes) + leave[j] * nodes) * width_s)
         product = rates[i, j] * rates[j, i] * width_s**2
+        # the limit of I1(2 r) / r where there is no way back is 1
         root = np.sqrt(product * nodes * (1 - nodes))
+        over_root = np.ones_like(root)
+        np.divide(ive(1, 2 * root) * np.exp(2 * root), root, out=over_root, where=root > 0)
         # ive is scaled by exp(-argument)
         across = survive * ive(0, 2 * root) * np.exp(2 * root)
-        back = survive * product * (1 - nodes) * ive(1, 2 * root) * np.exp(2 * root) / root
-        mixed = np.stack([probability((1 - w) * means[i] + w * means[j]) for w in nodes], axis=-1)
+        back = survive * product * (1 - nodes) * over_root
+        mixed = np.stack([probability((1 - w) * pure[i] + w * pure[j]) for w in nodes], axis=-1)
         matrices[:, i, j] = transitions[i, j] * (mixed @ (across / across.sum()))
         returns[i] += back.sum()
         returning[:, i] += mixed @ back
     for i in range(n_states):
         stay = np.exp(-leave[i] * width_s)
-        matrices[:, i, i] = stay * probability(means[i])
-        if n_states > 1:
+        matrices[:, i, i] = stay * probability(pure[i])
+        if returns[i] > 0:
             matrices[:, i, i] += (transitions[i, i] - stay) * returning[:, i] / returns[i]
     return matrices
 

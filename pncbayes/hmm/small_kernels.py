@@ -1,204 +1,228 @@
-"""Forward and backward passes written out for two and three states.
+"""Passes over the bins for few states, with the messages in registers.
 
-These are most of all fits. With the messages in registers instead of small arrays they run three
-times as fast as the passes for any number of states, which define what they compute.
+These are most of all fits. A message is a tuple, whose length the compiler knows: it unrolls the
+loops over states, which makes the passes several times as fast as those for any number of states
+in `pncbayes.hmm.numba_kernels`, which define what they compute.
+
+A pass is one long chain of multiplications that wait for each other. The forward and the backward
+chain know nothing of each other, so they advance together.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
+from numba.cpython.unsafe.tuple import tuple_setitem as _numba_tuple_setitem
 from numpy.typing import NDArray
 
-__all__ = ["forward_2", "forward_3", "forward_backward_2", "forward_backward_3"]
+__all__ = [
+    "SMALL",
+    "best_scores",
+    "messages_both",
+    "messages_forward",
+    "shared_time",
+    "summed_slopes",
+]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+# Numba supplies the first argument of its intrinsics itself, which type checkers cannot know.
+tuple_setitem: Any = _numba_tuple_setitem
 
 # Messages are rescaled only below this: far from underflow, even after a very improbable bin.
 SMALL = 1e-30
 
 
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _ahead(state: Any, matrices: Array, row: int) -> Any:
+    """Message times matrix, in two sums: half as long a wait as one after the other."""
+    fresh = state
+    half = (len(state) + 1) // 2
+    for j in range(len(state)):
+        first = state[0] * matrices[row, 0, j]
+        for i in range(1, half):
+            first += state[i] * matrices[row, i, j]
+        if len(state) > half:
+            second = state[half] * matrices[row, half, j]
+            for i in range(half + 1, len(state)):
+                second += state[i] * matrices[row, i, j]
+            first += second
+        fresh = tuple_setitem(fresh, j, first)
+    return fresh
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _back(state: Any, matrices: Array, row: int) -> Any:
+    """Matrix times message, as `_ahead`."""
+    fresh = state
+    half = (len(state) + 1) // 2
+    for i in range(len(state)):
+        first = matrices[row, i, 0] * state[0]
+        for j in range(1, half):
+            first += matrices[row, i, j] * state[j]
+        if len(state) > half:
+            second = matrices[row, i, half] * state[half]
+            for j in range(half + 1, len(state)):
+                second += matrices[row, i, j] * state[j]
+            first += second
+        fresh = tuple_setitem(fresh, i, first)
+    return fresh
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _total(state: Any) -> float:
+    total = state[0]
+    for i in range(1, len(state)):
+        total += state[i]
+    return total  # type: ignore[no-any-return]
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def forward_2(matrices: Array, row_of_bin: Index, initial: Array) -> float:
-    """As `pncbayes.hmm.numba_kernels.forward`, for 2 states."""
-    a0 = initial[0]
-    a1 = initial[1]
+def _divided(state: Any, norm: float) -> Any:
+    for i in range(len(state)):
+        state = tuple_setitem(state, i, state[i] / norm)
+    return state
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _store(lines: Array, t: int, state: Any) -> None:
+    for i in range(len(state)):
+        lines[t, i] = state[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def messages_forward(matrices: Array, row_of_bin: Index, state: Any) -> float:
+    """As `pncbayes.hmm.numba_kernels.forward`, from a message in a tuple."""
     total = 0.0
     for t in range(row_of_bin.shape[0]):
-        row = row_of_bin[t]
-        f0 = a0 * matrices[row, 0, 0] + a1 * matrices[row, 1, 0]
-        f1 = a0 * matrices[row, 0, 1] + a1 * matrices[row, 1, 1]
-        norm = f0 + f1
+        state = _ahead(state, matrices, row_of_bin[t])
+        norm = _total(state)
         if norm < SMALL:
             if norm <= 0.0:
                 return -np.inf
             total += math.log(norm)
-            f0 /= norm
-            f1 /= norm
-        a0 = f0
-        a1 = f1
-    norm = a0 + a1
+            state = _divided(state, norm)
+    norm = _total(state)
     return total + math.log(norm) if math.isfinite(norm) else -np.inf
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def forward_backward_2(
-    matrices: Array, row_of_bin: Index, initial: Array
-) -> tuple[float, Array, Array]:
-    """As `pncbayes.hmm.numba_kernels.forward_backward`, for 2 states."""
+def messages_both(
+    matrices: Array,
+    row_of_bin: Index,
+    state: Any,
+    alphas: Array,
+    norms: Array,
+    betas: Array,
+    rescaled: Flags,
+) -> float:
+    """As `pncbayes.hmm.numba_kernels.both_passes`, from a message in a tuple, into its arrays."""
     n_bins = row_of_bin.shape[0]
-    alphas = np.empty((n_bins + 1, 2))
-    scales = np.ones(n_bins)
-    slope = np.zeros_like(matrices)
-    beta = np.zeros(2)
-    a0 = initial[0]
-    a1 = initial[1]
-    alphas[0, 0] = a0
-    alphas[0, 1] = a1
     total = 0.0
-    norm = 1.0
+    alpha = state
+    beta = state
+    for i in range(len(state)):
+        beta = tuple_setitem(beta, i, 1.0)
+    _store(alphas, 0, alpha)
+    _store(betas, n_bins, beta)
     for t in range(n_bins):
-        row = row_of_bin[t]
-        f0 = a0 * matrices[row, 0, 0] + a1 * matrices[row, 1, 0]
-        f1 = a0 * matrices[row, 0, 1] + a1 * matrices[row, 1, 1]
-        norm = f0 + f1
-        if norm < SMALL:
-            if norm <= 0.0:
-                return -np.inf, slope, beta
-            total += math.log(norm)
-            scales[t] = 1.0 / norm
-            f0 *= scales[t]
-            f1 *= scales[t]
-            norm = 1.0
-        a0 = f0
-        a1 = f1
-        alphas[t + 1, 0] = f0
-        alphas[t + 1, 1] = f1
-    if not math.isfinite(norm):
-        return -np.inf, slope, beta
-    total += math.log(norm)
-    b0 = 1.0 / norm
-    b1 = 1.0 / norm
-    for t in range(n_bins - 1, -1, -1):
-        row = row_of_bin[t]
-        scale = scales[t]
-        b0 *= scale
-        b1 *= scale
-        a0 = alphas[t, 0]
-        a1 = alphas[t, 1]
-        slope[row, 0, 0] += a0 * b0
-        slope[row, 0, 1] += a0 * b1
-        slope[row, 1, 0] += a1 * b0
-        slope[row, 1, 1] += a1 * b1
-        f0 = matrices[row, 0, 0] * b0 + matrices[row, 0, 1] * b1
-        f1 = matrices[row, 1, 0] * b0 + matrices[row, 1, 1] * b1
-        b0 = f0
-        b1 = f1
-    beta[0] = b0
-    beta[1] = b1
-    return total, slope, beta
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def forward_3(matrices: Array, row_of_bin: Index, initial: Array) -> float:
-    """As `pncbayes.hmm.numba_kernels.forward`, for 3 states."""
-    a0 = initial[0]
-    a1 = initial[1]
-    a2 = initial[2]
-    total = 0.0
-    for t in range(row_of_bin.shape[0]):
-        row = row_of_bin[t]
-        f0 = a0 * matrices[row, 0, 0] + a1 * matrices[row, 1, 0] + a2 * matrices[row, 2, 0]
-        f1 = a0 * matrices[row, 0, 1] + a1 * matrices[row, 1, 1] + a2 * matrices[row, 2, 1]
-        f2 = a0 * matrices[row, 0, 2] + a1 * matrices[row, 1, 2] + a2 * matrices[row, 2, 2]
-        norm = f0 + f1 + f2
+        alpha = _ahead(alpha, matrices, row_of_bin[t])
+        norm = _total(alpha)
+        norms[t] = 1.0
         if norm < SMALL:
             if norm <= 0.0:
                 return -np.inf
             total += math.log(norm)
-            f0 /= norm
-            f1 /= norm
-            f2 /= norm
-        a0 = f0
-        a1 = f1
-        a2 = f2
-    norm = a0 + a1 + a2
+            alpha = _divided(alpha, norm)
+            norms[t] = norm
+        _store(alphas, t + 1, alpha)
+        back = n_bins - 1 - t
+        beta = _back(beta, matrices, row_of_bin[back])
+        norm = _total(beta)
+        rescaled[back] = norm < SMALL
+        if norm < SMALL:
+            if norm <= 0.0:
+                return -np.inf
+            beta = _divided(beta, norm)
+        _store(betas, back, beta)
+    norm = _total(alpha)
     return total + math.log(norm) if math.isfinite(norm) else -np.inf
 
 
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def summed_slopes(
+    lefts: Array, betas: Array, starts: Index, bins: Index, state: Any, zeros: Any, slope: Array
+) -> None:
+    """Sum over the bins of each row of left times right messages; as many states as `state`.
+
+    `zeros` is room for the sums that are kept in registers: those of a matrix, or of a line of
+    it where a matrix is too large for them.
+    """
+    n_states = len(state)
+    n_lines = len(zeros) // n_states
+    for row in range(slope.shape[0]):
+        for above in range(0, n_states, n_lines):
+            sums = zeros
+            for k in range(starts[row], starts[row + 1]):
+                t = bins[k]
+                for i in range(n_lines):
+                    left = lefts[t, above + i]
+                    for j in range(n_states):
+                        entry = i * n_states + j
+                        sums = tuple_setitem(sums, entry, sums[entry] + left * betas[t + 1, j])
+            for i in range(n_lines):
+                for j in range(n_states):
+                    slope[row, above + i, j] = sums[i * n_states + j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def shared_time(
+    alphas: Array, betas: Array, parts: Array, row_of_bin: Index, state: Any, occupancy: Array
+) -> None:
+    """As `pncbayes.hmm.numba_kernels.time_in_states`, for as many states as in `state`."""
+    n_states = len(state)
+    for t in range(row_of_bin.shape[0]):
+        row = row_of_bin[t]
+        norm = 0.0
+        for k in range(n_states):
+            time = 0.0
+            for j in range(n_states):
+                time += parts[row, 0, k, j] * betas[t + 1, j]
+            time *= alphas[t, k]
+            late = 0.0
+            for i in range(n_states):
+                late += alphas[t, i] * parts[row, 1, k, i]
+                time += alphas[t, i] * betas[t + 1, i] * parts[row, 2, k, i]
+            time += late * betas[t + 1, k]
+            state = tuple_setitem(state, k, time)
+            norm += time
+        for k in range(n_states):
+            occupancy[t, k] = state[k] / norm
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def forward_backward_3(
-    matrices: Array, row_of_bin: Index, initial: Array
-) -> tuple[float, Array, Array]:
-    """As `pncbayes.hmm.numba_kernels.forward_backward`, for 3 states."""
-    n_bins = row_of_bin.shape[0]
-    alphas = np.empty((n_bins + 1, 3))
-    scales = np.ones(n_bins)
-    slope = np.zeros_like(matrices)
-    beta = np.zeros(3)
-    a0 = initial[0]
-    a1 = initial[1]
-    a2 = initial[2]
-    alphas[0, 0] = a0
-    alphas[0, 1] = a1
-    alphas[0, 2] = a2
-    total = 0.0
-    norm = 1.0
-    for t in range(n_bins):
+def best_scores(logs: Array, row_of_bin: Index, score: Any, pointers: NDArray[np.uint8]) -> int:
+    """Fill the pointers of the Viterbi recursion; return the best last state."""
+    n_states = len(score)
+    for t in range(row_of_bin.shape[0]):
         row = row_of_bin[t]
-        f0 = a0 * matrices[row, 0, 0] + a1 * matrices[row, 1, 0] + a2 * matrices[row, 2, 0]
-        f1 = a0 * matrices[row, 0, 1] + a1 * matrices[row, 1, 1] + a2 * matrices[row, 2, 1]
-        f2 = a0 * matrices[row, 0, 2] + a1 * matrices[row, 1, 2] + a2 * matrices[row, 2, 2]
-        norm = f0 + f1 + f2
-        if norm < SMALL:
-            if norm <= 0.0:
-                return -np.inf, slope, beta
-            total += math.log(norm)
-            scales[t] = 1.0 / norm
-            f0 *= scales[t]
-            f1 *= scales[t]
-            f2 *= scales[t]
-            norm = 1.0
-        a0 = f0
-        a1 = f1
-        a2 = f2
-        alphas[t + 1, 0] = f0
-        alphas[t + 1, 1] = f1
-        alphas[t + 1, 2] = f2
-    if not math.isfinite(norm):
-        return -np.inf, slope, beta
-    total += math.log(norm)
-    b0 = 1.0 / norm
-    b1 = 1.0 / norm
-    b2 = 1.0 / norm
-    for t in range(n_bins - 1, -1, -1):
-        row = row_of_bin[t]
-        scale = scales[t]
-        b0 *= scale
-        b1 *= scale
-        b2 *= scale
-        a0 = alphas[t, 0]
-        a1 = alphas[t, 1]
-        a2 = alphas[t, 2]
-        slope[row, 0, 0] += a0 * b0
-        slope[row, 0, 1] += a0 * b1
-        slope[row, 0, 2] += a0 * b2
-        slope[row, 1, 0] += a1 * b0
-        slope[row, 1, 1] += a1 * b1
-        slope[row, 1, 2] += a1 * b2
-        slope[row, 2, 0] += a2 * b0
-        slope[row, 2, 1] += a2 * b1
-        slope[row, 2, 2] += a2 * b2
-        f0 = matrices[row, 0, 0] * b0 + matrices[row, 0, 1] * b1 + matrices[row, 0, 2] * b2
-        f1 = matrices[row, 1, 0] * b0 + matrices[row, 1, 1] * b1 + matrices[row, 1, 2] * b2
-        f2 = matrices[row, 2, 0] * b0 + matrices[row, 2, 1] * b1 + matrices[row, 2, 2] * b2
-        b0 = f0
-        b1 = f1
-        b2 = f2
-    beta[0] = b0
-    beta[1] = b1
-    beta[2] = b2
-    return total, slope, beta
+        fresh = score
+        for j in range(n_states):
+            best = score[0] + logs[row, 0, j]
+            choice = 0
+            for i in range(1, n_states):
+                value = score[i] + logs[row, i, j]
+                choice = i if value > best else choice
+                best = max(best, value)
+            fresh = tuple_setitem(fresh, j, best)
+            pointers[t, j] = choice
+        score = fresh
+    choice = 0
+    for i in range(1, n_states):
+        choice = i if score[i] > score[choice] else choice
+    return choice

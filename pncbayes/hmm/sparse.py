@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pncbayes.hmm.emission import Emission
+from pncbayes.hmm.emission import Emission, mixed_excess, mixed_excess_pullback
 
 if TYPE_CHECKING:
     from pncbayes.hmm.likelihood import BinnedLikelihood
@@ -87,8 +87,10 @@ def subtract_rows(values: Array, rows: NDArray[np.intp], largest: Array) -> None
     """Subtract ``largest[rows]`` from each row of `values`, in place."""
     for k in range(rows.shape[0]):
         top = largest[rows[k]]
-        for m in range(values.shape[1]):
-            values[k, m] -= top
+        # counts that no column can give: minus infinity stays what it is
+        if top > -np.inf:
+            for m in range(values.shape[1]):
+                values[k, m] -= top
 
 
 @njit(cache=True)
@@ -165,7 +167,11 @@ class SparseColumns:
         means = (1.0 - w) * self.means[i] + w * self.means[j]
         if self.excess is None:
             return means, None
-        return means, (1.0 - self.nodes) * self.excess[i] + self.nodes * self.excess[j]
+        return means, mixed_excess(self._shares(), self.means[[i, j]], self.excess[[i, j]])
+
+    def _shares(self) -> Array:
+        """Share of the bin that each node spends in the two states, shape ``(n_nodes, 2)``."""
+        return np.column_stack([1.0 - self.nodes, self.nodes])
 
     def matrices(self, stay: Array, pair_weights: Array) -> Array:
         """Matrix of each row, shape ``(n_rows, n_states, n_states)``."""
@@ -203,7 +209,12 @@ class SparseColumns:
             )
             means_slope[i] += (1.0 - w) @ mixed_slope
             means_slope[j] += w @ mixed_slope
-            if excess_slope is not None and mixed_excess_slope is not None:
-                excess_slope[i] += (1.0 - w) @ mixed_excess_slope
-                excess_slope[j] += w @ mixed_excess_slope
+            if self.excess is None or excess_slope is None or mixed_excess_slope is None:
+                continue
+            both = [i, j]
+            total_slope, state_slope = mixed_excess_pullback(
+                self._shares(), self.means[both], self.excess[both], mixed_excess_slope
+            )
+            means_slope[both] += total_slope[:, None]
+            excess_slope[both] += state_slope
         return ColumnSlopes(means_slope, excess_slope, stay_slope, pair_slope, occupied)

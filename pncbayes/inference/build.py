@@ -12,13 +12,19 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
+from pncbayes.inference.arguments import (
+    check_flags,
+    check_is_whole_recording,
+    check_width,
+    random_generator,
+    read_data,
+)
 from pncbayes.inference.assemble import camera_numbers
 from pncbayes.inference.grid import choose_grid
 from pncbayes.inference.optimum import find_modes
 from pncbayes.inference.posterior import Posterior
 from pncbayes.inference.pymc_model import model_of
 from pncbayes.photons.binning import bin_photons, photons_of, rebin
-from pncbayes.photons.formats import read
 from pncbayes.photons.stream import Photons
 from pncbayes.physics.modelfile import ModelFile, load_model
 
@@ -116,15 +122,15 @@ def build(
             f"`n_states` must be {fewest} to {most} in the model {spec.name!r}, got {n_states}; "
             "raise the limit in a copy of the model file"
         )
-    if isinstance(data, str | os.PathLike):
-        data = read(data)
+    check_flags(excess_noise=excess_noise, ordered=ordered)
+    check_width(width_s)
+    rng = random_generator(random_seed)
+    data = read_data(data, response)
     if isinstance(data, Photons):
         data = bin_photons(data, response=response)
-    if not isinstance(data, xr.Dataset):
-        raise ValueError(
-            f"`data` must be Photons, a trace or the path of a file, got {type(data).__name__}"
-        )
-    rng = np.random.default_rng(random_seed)
+    # held here: every step that bins anew would read the file again
+    photons = photons_of(data)
+    check_is_whole_recording(data, photons)
     counts, width = _counts(data, spec, width_s, rng)
     likelihood = BinnedLikelihood(
         counts, width, excess_noise=excess_noise, camera=camera_numbers(data)

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from pncbayes.hmm.emission import mixed_excess
 from pncbayes.inference.posterior import Parameters
 from pncbayes.physics.state_path import simulate_jumps
 
@@ -14,17 +15,25 @@ __all__ = ["autocorrelation", "predictive_checks", "replicate_counts"]
 Array = NDArray[np.float64]
 
 _LAGS_PER_DECADE = 4
+# Fewest bins that an autocorrelation says anything about.
+_FEWEST_BINS = 4
 _QUANTILES = (0.05, 0.5, 0.95)
 
 
 def autocorrelation(counts: Array, lags: NDArray[np.int64]) -> Array:
-    """Normalised autocovariance of counts, ``<n(t) n(t+lag)>/<n>^2 - 1``, shape of `lags`."""
+    """Normalised autocovariance of counts, ``<n(t) n(t+lag)>/<n>^2 - 1``, shape of `lags`.
+
+    NaN at lags that the counts are too few for; 0 where there are no counts.
+    """
     mean = counts.mean()
     if mean == 0:
         return np.zeros(lags.size)
     centred = counts - mean
     return np.array(
-        [np.mean(centred[: centred.size - lag] * centred[lag:]) / mean**2 for lag in lags]
+        [
+            np.mean(centred[:-lag] * centred[lag:]) / mean**2 if lag < centred.size else np.nan
+            for lag in lags
+        ]
     )
 
 
@@ -66,7 +75,11 @@ def replicate_counts(
         )
         occupancy = path.occupancy_per_bin(width_s)[:n_bins]
         mean = occupancy @ rates * width_s
-        excess = None if point.excess is None else occupancy @ point.excess
+        # variances add up: each state's ratio counts by its expected counts
+        if point.excess is None:
+            excess = None
+        else:
+            excess = mixed_excess(occupancy, rates[:, None], point.excess)
     if camera is not None:
         gain, offset, read_noise, factor = camera
         sd = np.sqrt((factor * gain) ** 2 * mean + read_noise**2)
@@ -106,7 +119,9 @@ def predictive_checks(
         Observed and replicated quantities.
     p_values : dict
         By check: share of replicates that are at least as far from the mean replicate as the
-        data, each held against the mean and variance of the others.
+        data, each held against the mean and variance of the others. NaN where a check cannot be
+        made: autocorrelation with fewer than four bins (lags reach a quarter of the trace), or
+        without counts.
     """
     n_bins = totals.size
     low, high = float(totals.min()), float(totals.max())
@@ -134,6 +149,8 @@ def predictive_checks(
             ("count_histogram", "autocorrelation"), observed, replicated, strict=True
         )
     }
+    if n_bins < _FEWEST_BINS or not totals.any():
+        p_values["autocorrelation"] = np.nan
     dataset = xr.Dataset(
         {
             "count_histogram": ("count_value", observed[0]),

@@ -31,7 +31,11 @@ _SMALL_SHAPE = 0.8
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Map between log intensities y and coordinates z, with z = 0 and dz/dy = 1 at the mode.
+    """Map between log intensities y and coordinates z, with z = 0 at the mode.
+
+    There dz/dy is 1 by the power map. By the exact map it is not: scaled so that z has the
+    precision a of the shape, as y has at its mode, dz/dy is 0.94 to 1.11 for a from 0.01 to 0.8,
+    and rises to 3.4 at the smallest a, 1e-4. `to_z` returns the slope of either.
 
     Attributes
     ----------

@@ -33,6 +33,8 @@ __all__ = ["MARGIN", "Evidence", "estimate_evidence", "quick_log_evidence"]
 Array = NDArray[np.float64]
 
 _MOST_PERMUTATIONS = 24
+# bins that a state must hold, in the mean, for its parameters to be set by data
+_VISITED_BINS = 5.0
 # nats below the best at which a number of states no longer matters
 MARGIN = 6.0
 # rounds' worth of draws that the figure comes from once components were added
@@ -54,7 +56,8 @@ class Evidence:
     log_evidence
         The figure to use: importance sampling where it is reliable, else Laplace.
     laplace, importance
-        The two methods; `importance` is NaN where it was not run.
+        The two methods; `importance` is NaN where it was not run. To Laplace's approximation
+        around the modes in which all states are visited is added what is known of the others.
     error
         Standard error of `log_evidence`; for Laplace, a rough bound.
     pareto_k, effective_draws
@@ -163,6 +166,15 @@ def _concentrations(posterior: Posterior, mode: Mode, *, only: bool) -> list[Mod
         posterior.log_concentration = float(posterior.log_grid[index])
         near.append(climb(posterior, mode.vector, max_steps=25, fixed=True))
     return near
+
+
+def _all_visited(posterior: Posterior, mode: Mode) -> bool:
+    """Whether every state is entered at a mode: else nothing there is close to normal."""
+    settle(posterior, mode)
+    occupied_s = mode.parts.occupied_s
+    entries = occupied_s @ posterior.unpack(mode.vector).transition_rate_per_s
+    lowest_s = _VISITED_BINS * posterior.likelihood.width_s
+    return bool((occupied_s >= lowest_s).all() and (entries >= 1.0).all())
 
 
 def _laplace(
@@ -284,6 +296,14 @@ def estimate_evidence(
     if base is not None and not posterior.has_excess:
         surplus = NewState(base, posterior)
         unvisited = surplus.log_evidence_if_unvisited(rng)
+        if not all(_all_visited(posterior, mode) for mode in modes):
+            held = [n for n, (_, mode) in enumerate(pairs) if _all_visited(posterior, mode)]
+            laplace = -np.inf
+            if held:
+                some = [pairs[n] for n in held]
+                repeated = max(round(len(held) * len(modes) / len(pairs)), 1)
+                laplace = float(_laplace(posterior, some, parts[held], repeated) + labels)
+        laplace = float(np.logaddexp(laplace, unvisited))
     quick = max(quick_log_evidence(posterior, mode) for mode in modes)
     highest = max(laplace, quick, unvisited)
     if highest < worth:

@@ -16,6 +16,14 @@ import xarray as xr
 
 from pncbayes.errors import DiagnosticError, PncbayesWarning
 from pncbayes.hmm.likelihood import BinnedLikelihood
+from pncbayes.inference.arguments import (
+    check_flags,
+    check_is_whole_recording,
+    check_whole_number,
+    check_width,
+    random_generator,
+    read_data,
+)
 from pncbayes.inference.assemble import (
     camera_numbers,
     evidence_group,
@@ -27,14 +35,13 @@ from pncbayes.inference.checks import predictive_checks
 from pncbayes.inference.collapsed import CollapsedPosterior, working_posterior
 from pncbayes.inference.evidence import Evidence
 from pncbayes.inference.grid import Grid, choose_grid
+from pncbayes.inference.judge import dead_time_notes, hum_notes, judge
 from pncbayes.inference.optimum import settle
 from pncbayes.inference.posterior import Parameters, Posterior
 from pncbayes.inference.results import Fit
 from pncbayes.inference.scan import probabilities, scan_n_states
 from pncbayes.inference.sensitivity import reweighted_probabilities
 from pncbayes.photons.binning import bin_photons, photons_of
-from pncbayes.photons.formats import read
-from pncbayes.photons.spectrum import spectral_lines
 from pncbayes.photons.stream import Photons
 from pncbayes.physics.modelfile import ModelFile, load_model
 
@@ -43,8 +50,7 @@ __all__ = ["fit"]
 _N_KEPT = 400
 _N_REPLICATES = 100
 _ON_THRESHOLD = 0.5
-# States closer than this share of their brightness, and of their decay, may be one level.
-_TWIN = 0.05
+_MOST_STATES = 12
 # Bins that lie in one state with more than this probability show its decay unmixed.
 _SURE = 0.995
 
@@ -62,58 +68,83 @@ def fit(
     random_seed: int | np.random.Generator | None = None,
     progressbar: bool = True,
 ) -> Fit:
-    """Fit hidden Markov models with 1 to `max_states` states and say how many the data support.
+    """Say how many emission states a dot has, what they are, and how fast it switches.
+
+    Hidden Markov models with 1 to `max_states` states are fitted, and the evidence of each gives
+    the probability of each number of states. States and rates are those of the most probable
+    number. Read `Fit.warnings` before believing any of it.
 
     Parameters
     ----------
     data
-        Photons, a trace (`pncbayes.bin_photons`, `pncbayes.camera_trace`), or the path of a file.
+        Photons (`pncbayes.read`), a trace (`pncbayes.bin_photons`, `pncbayes.camera_trace`), or
+        the path of a recording.
     width_s
-        Bin width of the report in s, for photons; by a rule if not given. The likelihood chooses
-        a grid of its own wherever it has the photons.
+        Bin width of figures and of the state probabilities, in s, where `data` are photons or
+        their file; by `pncbayes.photons.binning.choose_width_s` if not given. Numbers of states
+        and rates do not depend on it: wherever the photons are at hand the likelihood bins them
+        on a grid of its own (``fit.diagnostics["likelihood_width_s"]``). A trace has its width.
     max_states
-        Most states to consider; the model file's limit if not given.
+        Most states to consider, 1 to 12; the upper limit of the model file if not given. A model
+        file with one number of states alone (``steady``) keeps it.
     model
-        Name or path of a model file.
+        Name of a shipped model file (``"free"``, ``"steady"``), path of a ``.toml`` file, or a
+        `ModelFile`.
     response
-        Instrument response, as in `pncbayes.bin_photons`.
+        Instrument response, as in `pncbayes.bin_photons`; for photons only.
     excess_noise
-        Give each state an excess variance ratio (negative binomial counts). The result then says
-        by how much the data prefer it.
+        Give each state an excess variance ratio (negative binomial counts); for photon counts
+        only. A warning then says by how much the data prefer it to Poisson counts.
     sampler
-        Where states and rates come from: the draws behind the evidence, or NUTS.
+        Where the draws of states and rates come from: ``"evidence"``, the draws behind the
+        evidence, or ``"nuts"``, minutes slower, with r_hat, effective draws and divergences in
+        ``fit.diagnostics`` and warnings where they are bad. The number of states does not depend
+        on it.
     strict
-        Raise where the evidence or a predictive check fails.
+        Raise where evidence, predictive checks or sampler fail, instead of warning.
     random_seed
-        Seed: the same seed gives the same numbers.
+        Whole number or generator: the same number gives the same result. None: another result
+        each time.
     progressbar
-        Show progress.
+        Show progress on standard error.
 
     Returns
     -------
     Fit
+        ``n_states``, ``states``, ``rates``, ``warnings``, ``diagnostics``, and all draws in
+        ``tree``.
 
     Raises
     ------
     ValueError
-        If an argument is out of range.
+        If an argument is wrong; the message names it, and what is allowed. `PhotonFileError` and
+        `ModelFileError`, for files, are ValueErrors.
     DiagnosticError
-        With `strict`, if the result is not to be trusted.
+        With `strict`, if the result is not to be trusted; the message says why.
+
+    Examples
+    --------
+    >>> fit = pnc.fit("dot_017.ptu", random_seed=1)  # doctest: +SKIP
+    >>> fit.n_states, fit.warnings  # doctest: +SKIP
     """
     spec = load_model(model)
+    check_flags(excess_noise=excess_noise, strict=strict, progressbar=progressbar)
+    check_width(width_s)
     most = spec.n_states[1] if max_states is None else max_states
-    if isinstance(most, bool) or not isinstance(most, int | np.integer) or not 1 <= most <= 12:
-        raise ValueError(f"`max_states` must be 1 to 12, got {max_states!r}")
-    if sampler not in ("evidence", "nuts"):
+    most = check_whole_number("max_states", most, 1, _MOST_STATES)
+    if not isinstance(sampler, str) or sampler not in ("evidence", "nuts"):
         raise ValueError(f"`sampler` must be 'evidence' or 'nuts', got {sampler!r}")
+    rng = random_generator(random_seed)
     # a file that fixes the number of states means it; any other limit is the user's to move
     if spec.n_states[0] == spec.n_states[1]:
         most = spec.n_states[1]
     fewest = min(spec.n_states[0], most)
-    rng = np.random.default_rng(random_seed)
     trace, notes = _trace(data, width_s, response)
+    # held here: every step that bins anew would read the file again
+    photons = photons_of(trace)
+    check_is_whole_recording(trace, photons)
     numbers = list(range(fewest, most + 1))
-    notes += _hum(trace)
+    notes += hum_notes(photons) + dead_time_notes(trace)
     with _progress(2 * len(numbers) + 3, progressbar) as step:
         step("bin width")
         grid = choose_grid(trace, spec, rng)
@@ -150,10 +181,9 @@ def fit(
         predictive, p_values = predictive_checks(
             totals, float(trace.attrs["width_s"]), replicated, rng, camera_numbers(trace)
         )
-    judgements: list[str] = []
-    _judge(judgements, evidences, probability, p_values, grid, draws, (wide, narrow), stats)
+    judgement = judge(evidences, probability, (wide, narrow), p_values, grid, draws, stats)
     # what concerns the answer itself comes first
-    notes = judgements + notes
+    notes = judgement.texts + notes
     predictive = _add_gate_counts(predictive, trace, states)
     tree = xr.DataTree.from_dict(
         {
@@ -168,10 +198,8 @@ def fit(
         }
     )
     result = Fit(tree)
-    # a remark on the option asked for is no failure
-    failures = [text for text in judgements if "ask for excess noise" not in text]
-    if strict and failures:
-        raise DiagnosticError("the fit is not to be trusted: " + "; ".join(failures))
+    if strict and judgement.failures:
+        raise DiagnosticError("the fit is not to be trusted: " + "; ".join(judgement.failures))
     return result
 
 
@@ -179,46 +207,20 @@ def _trace(
     data: Photons | xr.Dataset | str | os.PathLike[str], width_s: float | None, response: Any
 ) -> tuple[xr.Dataset, list[str]]:
     """Trace to fit, and what was said while it was made."""
-    if isinstance(data, str | os.PathLike):
-        data = read(data)
+    data = read_data(data, response)
     if isinstance(data, xr.Dataset):
-        if "kind" not in data.attrs or "counts" not in data or "width_s" not in data.attrs:
+        own = float(data.attrs["width_s"])
+        if width_s is not None and not np.isclose(width_s, own, rtol=1e-6, atol=0.0):
             raise ValueError(
-                "`data` is a Dataset but not a trace (no counts, `kind` or `width_s`); make one "
-                "with `bin_photons` or `camera_trace`"
-            )
-        if response is not None:
-            raise ValueError(
-                "`response` was given beside a trace, which has its own; give it to `bin_photons`"
-            )
-        if width_s is not None and not np.isclose(width_s, float(data.attrs["width_s"])):
-            raise ValueError(
-                f"`width_s` is {width_s} s but the trace has bins of {data.attrs['width_s']} s; "
-                "leave `width_s` out, or give the photons"
+                f"`width_s` is {width_s} s but the trace has bins of {own} s; leave `width_s` "
+                "out, or give the photons"
             )
         return data, list(json.loads(data.attrs.get("warnings", "[]")))
-    if not isinstance(data, Photons):
-        raise ValueError(
-            f"`data` must be Photons, a trace or the path of a file, got {type(data).__name__}"
-        )
     with python_warnings.catch_warnings():
         # they are kept in the trace and come back as warnings of the fit
         python_warnings.simplefilter("ignore", PncbayesWarning)
         trace = bin_photons(data, width_s, response=response)
     return trace, list(json.loads(trace.attrs.get("warnings", "[]")))
-
-
-def _hum(trace: xr.Dataset) -> list[str]:
-    """Say whether the light is modulated at fixed frequencies."""
-    photons = photons_of(trace) if trace.attrs["kind"] == "photons" else None
-    lines = spectral_lines(photons) if photons is not None else []
-    if not lines:
-        return []
-    some = ", ".join(f"{line.frequency_hz:.0f} Hz (depth {line.depth:.2f})" for line in lines[:3])
-    return [
-        f"the light is modulated at {some}: most likely the instrument. The model does not know "
-        "it and may buy states and fast switching to follow it"
-    ]
 
 
 def _draws(evidence: Evidence, posterior: Posterior, rng: np.random.Generator) -> list[Parameters]:
@@ -246,77 +248,6 @@ def _excess_factor(
     plain = BinnedLikelihood(grid.counts, grid.width_s)
     without = scan_n_states(plain, grid.counts, spec, [n_states], rng)
     return evidence.log_evidence - without[0].log_evidence
-
-
-def _judge(
-    notes: list[str],
-    evidences: list[Evidence],
-    probability: np.ndarray,
-    p_values: dict[str, float],
-    grid: Grid,
-    draws: list[Parameters],
-    sensitivity: tuple[np.ndarray, np.ndarray],
-    stats: dict[str, Any],
-) -> None:
-    """Say in plain words what should keep a reader from believing the result."""
-    best = int(np.argmax(probability))
-    number = evidences[best].n_states
-    for one, share in zip(evidences, probability, strict=True):
-        if share > 0.02 and one.method == "rough":
-            notes.append(
-                f"evidence of {one.n_states} states is rough (Pareto k {one.pareto_k:.2f}, "
-                f"{one.effective_draws:.0f} effective draws): P({one.n_states}) is uncertain"
-            )
-        apart = abs(one.laplace - one.importance)
-        if share > 0.05 and np.isfinite(apart) and apart > 1.0 + 3.0 * one.error:
-            notes.append(
-                f"the two evidence methods differ by {apart:.1f} nats at {one.n_states} states"
-            )
-    if best == len(evidences) - 1 and number > 1:
-        notes.append(
-            f"the most states allowed ({number}) are the most probable: read it as {number} or "
-            "more; a continuous change of brightness buys discrete states without end"
-        )
-    failed = [name.replace("_", " ") for name, p in p_values.items() if p < 0.02]
-    if failed:
-        notes.append(
-            f"predictive check failed: {', '.join(failed)}. Data drawn from the model do not look "
-            "like these; the number of states is that of the best such model, not of the dot"
-        )
-    if any(int(np.argmax(other)) != best for other in sensitivity):
-        notes.append(
-            "the most probable number of states changes when the priors are made twice as wide "
-            "or half as wide"
-        )
-    notes += _twins(draws)
-    exits = np.median([draw.exit_rate_per_s for draw in draws], axis=0)
-    fastest = float(exits.max()) * grid.width_s
-    if number > 1 and (fastest > 0.5 or grid.loss_nats > 2.0):
-        notes.append(
-            f"switching is too fast for bins of {grid.width_s * 1e3:g} ms ({fastest:.2g} exits "
-            "per bin): rates and the number of states may be off; use finer bins or the photons"
-        )
-    factor = stats.get("excess_noise_log_bayes_factor")
-    if factor is not None:
-        verdict = "ask for" if factor > 3 else "do not ask for"
-        notes.append(f"the data {verdict} excess noise (log Bayes factor {factor:.1f})")
-
-
-def _twins(draws: list[Parameters]) -> list[str]:
-    """Say which states differ in when the dot leaves them rather than in what they emit."""
-    rate = np.mean([draw.rate_per_s for draw in draws], axis=0)
-    gates = np.mean([draw.gate_rate_per_s for draw in draws], axis=0)
-    shape = gates / rate[:, None]
-    notes = []
-    for i in range(rate.size - 1):
-        alike = abs(rate[i] - rate[i + 1]) < _TWIN * rate[i]
-        # total variation between the two decays
-        if alike and 0.5 * np.abs(shape[i] - shape[i + 1]).sum() < _TWIN:
-            notes.append(
-                f"states {i} and {i + 1} emit alike: one level with dwell times that no single "
-                "exit rate explains would look so, too"
-            )
-    return notes
 
 
 def _add_gate_counts(predictive: xr.Dataset, trace: xr.Dataset, states: xr.Dataset) -> xr.Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,8 @@ def sample_nuts(
     evidence: Evidence,
     rng: np.random.Generator,
     *,
-    n_tune: int = 300,
-    n_draws: int = 300,
+    n_tune: int = 500,
+    n_draws: int = 1000,
     n_chains: int = 4,
     n_kept: int = 400,
     progressbar: bool = True,
@@ -85,7 +86,8 @@ def sample_nuts(
     draws : list of Parameters
         States in the order of the mode.
     stats : dict
-        ``r_hat`` (largest), ``ess`` (smallest, of the bulk), ``divergences`` (after adaptation).
+        ``r_hat`` (largest), ``ess`` and ``ess_tail`` (smallest, of bulk and tails),
+        ``divergences`` (after adaptation), ``n_chains``.
 
     References
     ----------
@@ -116,14 +118,16 @@ def sample_nuts(
     free = [variable.name for variable in model.free_RVs]
     draws = tree["posterior"].to_dataset()
     stats = {
-        "r_hat": _extreme(az.rhat(draws, var_names=free), "max"),
-        "ess": _extreme(az.ess(draws, var_names=free), "min"),
+        "r_hat": _extreme(az.rhat(draws, var_names=free), np.max),
+        "ess": _extreme(az.ess(draws, var_names=free, method="bulk"), np.min),
+        "ess_tail": _extreme(az.ess(draws, var_names=free, method="tail"), np.min),
         "divergences": int(tree["sample_stats"]["diverging"].sum()),
+        "n_chains": n_chains,
     }
     every = max(1, -(-n_chains * n_draws // n_kept))
     return parameters_of(draws)[::every], stats
 
 
-def _extreme(values: Any, kind: str) -> float:
-    found = [getattr(values[name], kind)().item() for name in values.data_vars]
-    return float(max(found) if kind == "max" else min(found))
+def _extreme(values: xr.Dataset, extreme: Callable[[Any], Any]) -> float:
+    """Extreme of all elements of all variables; NaN if one is, as of a chain that never moved."""
+    return float(extreme([extreme(one.values) for one in values.data_vars.values()]))

@@ -176,6 +176,12 @@ class Fit:
 
         checks = self.tree["predictive"].dataset["p_value"]
         stats = self.tree["sample_stats"].attrs
+
+        def number(name: str, kind: type) -> Any:
+            # a tree that was saved has NumPy's numbers, which JSON does not know
+            return None if name not in stats else kind(stats[name])
+
+        rough = evidence["method"].values == "rough"
         return {
             "log_evidence": column("log_evidence"),
             "log_evidence_error": column("log_evidence_error"),
@@ -184,6 +190,7 @@ class Fit:
             "pareto_k": column("pareto_k"),
             "effective_draws": column("effective_draws"),
             "method": dict(zip(numbers, evidence["method"].values.tolist(), strict=True)),
+            "n_states_probability_rough": float(evidence["probability"].values[rough].sum()),
             "n_states_probability_wide_priors": column("probability_wide_priors"),
             "n_states_probability_narrow_priors": column("probability_narrow_priors"),
             "predictive_p_values": {
@@ -192,10 +199,11 @@ class Fit:
             },
             "likelihood_width_s": float(self.tree.attrs["likelihood_width_s"]),
             "sampler": str(stats.get("sampler", "evidence")),
-            "r_hat": stats.get("r_hat"),
+            "r_hat": number("r_hat", float),
             "ess": float(stats.get("ess", np.nan)),
-            "divergences": stats.get("divergences"),
-            "excess_noise_log_bayes_factor": stats.get("excess_noise_log_bayes_factor"),
+            "ess_tail": number("ess_tail", float),
+            "divergences": number("divergences", int),
+            "excess_noise_log_bayes_factor": number("excess_noise_log_bayes_factor", float),
         }
 
     def summary(self) -> dict[str, Any]:

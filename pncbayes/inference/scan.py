@@ -70,17 +70,15 @@ def scan_n_states(
     for number, posterior in zip(n_states, posteriors, strict=True):
         tell(f"{number} state{'s' * (number > 1)}")
         # one climb is enough where one state fewer was already far too many
-        hopeless = bool(figures) and figures[-1] < max(figures) - _QUICK_MARGIN
-        climbs = 1 if hopeless else (2 if likelihood.n_gates > 1 else 3)
+        too_many = bool(figures) and figures[-1] < max(figures) - _QUICK_MARGIN
+        climbs = 1 if too_many else (2 if likelihood.n_gates > 1 else 3)
         own = find_modes(posterior, counts, likelihood.width_s, simpler, rng, n_climbs=climbs)
         simpler = posterior.unpack(own[0].vector)
         figures.append(quick_log_evidence(posterior, own[0]))
         modes.append(own)
     quick = np.array(figures)
     results: list[Evidence] = []
-    # Laplace overrates states that are hardly visited: it takes a gap of the likelihood, too
-    fitted = np.array([found[0].parts.value for found in modes])
-    hopeless = (quick < quick.max() - _QUICK_MARGIN) & (fitted < fitted.max() - _FIT_MARGIN)
+    hopeless = _hopeless(quick, np.array([found[0].parts.value for found in modes]))
     best = -np.inf
     for index, number in enumerate(n_states):
         tell(f"evidence of {number}")
@@ -110,6 +108,18 @@ def scan_n_states(
         results.append(found)
         best = max(best, found.log_evidence)
     return results
+
+
+def _hopeless(quick: Array, fitted: Array) -> NDArray[np.bool_]:
+    """Numbers of states not worth integrating, from quick figures and log-likelihoods."""
+    far = np.zeros(quick.size, dtype=bool)
+    for index in range(quick.size):
+        below = quick > quick[index] + _QUICK_MARGIN
+        # the figure overrates states that are hardly visited: against more states it takes a gap
+        # of the likelihood, too
+        below[index:] &= fitted[index:] > fitted[index] + _FIT_MARGIN
+        far[index] = below.any()
+    return far
 
 
 def probabilities(evidences: Sequence[Evidence]) -> Array:

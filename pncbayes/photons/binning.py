@@ -7,6 +7,7 @@ import os
 import warnings
 import weakref
 from collections import OrderedDict
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -360,6 +361,10 @@ def _dataset(
 
 
 def _check_photons(photons: Photons) -> float:
+    if not isinstance(photons, Photons):
+        raise ValueError(
+            f"`photons` must be Photons, got {type(photons).__name__}; `pncbayes.read` reads a file"
+        )
     name = photons.path or "photons"
     if len(photons) == 0:
         raise PhotonFileError(f"{name}: there are no photons")
@@ -370,10 +375,12 @@ def _check_photons(photons: Photons) -> float:
 
 
 def _check_width(width_s: float, duration_s: float, photons: Photons) -> int:
-    if isinstance(width_s, bool) or not isinstance(width_s, int | float | np.number):
-        raise ValueError(f"`width_s` must be a number of seconds, got {width_s!r}")
-    if not (np.isfinite(width_s) and width_s > 0):
-        raise ValueError(f"`width_s` must be a positive number of seconds, got {width_s}")
+    number = isinstance(width_s, Real) and not isinstance(width_s, bool)
+    if not number or not 0 < width_s < float("inf"):
+        raise ValueError(
+            f"`width_s` must be a positive number of seconds, got {width_s!r}; leave it out to "
+            "have it chosen"
+        )
     if width_s > duration_s:
         raise ValueError(
             f"`width_s` must be at most the length of the recording, {duration_s:.6g} s, "

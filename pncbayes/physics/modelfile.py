@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ __all__ = ["LogNormal", "ModelFile", "find_model_files", "load_model"]
 
 SCHEMA = 1
 MOST_STATES = 12
+_LARGEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def find_model_files() -> dict[str, Path]:
     raise ModelFileError("no model files were found beside the package; reinstall pncbayes")
 
 
-def load_model(model: str | Path | ModelFile) -> ModelFile:
+def load_model(model: str | os.PathLike[str] | ModelFile) -> ModelFile:
     """Read a model file by name or path.
 
     Parameters
@@ -117,6 +119,11 @@ def load_model(model: str | Path | ModelFile) -> ModelFile:
     """
     if isinstance(model, ModelFile):
         return model
+    if not isinstance(model, str | os.PathLike):
+        raise ModelFileError(
+            f"`model` must be a name, the path of a .toml file or a `ModelFile`, got {model!r}; "
+            f"shipped are {', '.join(find_model_files())}"
+        )
     path = Path(model)
     if path.suffix != ".toml":
         shipped = find_model_files()
@@ -224,8 +231,10 @@ def _text(value: Any, key: str, path: str) -> str:
 
 
 def _positive(value: Any, key: str, path: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
-        raise ModelFileError(f"{path}: `{key}` must be a positive number, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _LARGEST:
+        raise ModelFileError(
+            f"{path}: `{key}` must be a positive number below {_LARGEST:g}, got {value!r}"
+        )
     return float(value)
 
 

@@ -111,6 +111,28 @@ def test_value_and_gradient_equal_numba(n_gates: int, family: str) -> None:
         np.testing.assert_allclose(slopes[2], expected.excess, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("excess_noise", [False, True])
+@pytest.mark.usefixtures("double")
+def test_rates_of_zero(excess_noise: bool) -> None:
+    gate_rate, transition_rate = rates_of(2, 3)
+    gate_rate[:, 2] = 0.0
+    gate_rate[1] = 0.0
+    counts = counts_of(gate_rate)
+    likelihood = BinnedLikelihood(counts, WIDTH_S, n_nodes=6, excess_noise=excess_noise)
+    excess = np.array([0.3, 0.1]) if excess_noise else None
+    expected = likelihood.gradient(gate_rate, transition_rate, excess)
+
+    def function(gate_rate: Any, transition_rate: Any) -> Any:
+        return jax_kernels.log_likelihood(likelihood, gate_rate, transition_rate, excess)
+
+    value, slopes = jax.value_and_grad(function, argnums=(0, 1))(gate_rate, transition_rate)
+    assert float(value) == pytest.approx(expected.value, rel=1e-10)
+    np.testing.assert_allclose(slopes[0], expected.gate_rate, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(slopes[1], expected.transition_rate, rtol=1e-6, atol=1e-8)
+    gate_rate[:] = 0.0
+    assert float(function(gate_rate, transition_rate)) == -np.inf
+
+
 @pytest.mark.usefixtures("double")
 def test_gradient_is_finite_when_a_state_is_never_left() -> None:
     gate_rate, transition_rate = rates_of(3, 1)

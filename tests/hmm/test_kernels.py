@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from pncbayes.hmm import numba_columns, reference, switching
 from pncbayes.hmm import numba_kernels as kernels
-from pncbayes.hmm import reference, switching
 
 Array = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ def all_paths(matrices: Array, initial: Array) -> Iterator[tuple[tuple[int, ...]
         yield path, float(probability)
 
 
-@pytest.mark.parametrize("n_states", [1, 2, 3, 4])
+@pytest.mark.parametrize("n_states", [1, 2, 3, 4, 5, 6, 7])
 def test_forward_sums_over_all_paths(n_states: int) -> None:
     matrices, initial = some_matrices(n_states, seed=n_states)
     expected = np.log(sum(probability for _, probability in all_paths(matrices, initial)))
@@ -45,7 +45,7 @@ def test_forward_sums_over_all_paths(n_states: int) -> None:
     assert value == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("n_states", [1, 2, 3, 4])
+@pytest.mark.parametrize("n_states", [1, 2, 3, 4, 5, 6, 7])
 def test_slopes_equal_finite_differences(n_states: int) -> None:
     matrices, initial = some_matrices(n_states, seed=7)
     _, slope, initial_slope = kernels.forward_backward(matrices, ROW_OF_BIN, initial)
@@ -63,7 +63,7 @@ def test_slopes_equal_finite_differences(n_states: int) -> None:
         assert initial_slope[k] == pytest.approx((up - down) / 2e-6, rel=1e-6)
 
 
-@pytest.mark.parametrize("n_states", [1, 2, 3, 4])
+@pytest.mark.parametrize("n_states", [1, 2, 3, 4, 5, 6, 7])
 @pytest.mark.parametrize("factor", [1.0, 1e-90, 1e-120, 1e-250])
 def test_products_beyond_the_range_of_floats(n_states: int, factor: float) -> None:
     """400 bins of 1e-120 each have a likelihood of 1e-48000: scaled, its logarithm is exact."""
@@ -78,7 +78,7 @@ def test_products_beyond_the_range_of_floats(n_states: int, factor: float) -> No
     assert (initial_slope * initial).sum() == pytest.approx(1.0, rel=1e-10)
 
 
-@pytest.mark.parametrize("n_states", [1, 2, 3, 4])
+@pytest.mark.parametrize("n_states", [1, 2, 3, 4, 5, 6, 7])
 def test_one_bin_far_less_probable_than_the_others(n_states: int) -> None:
     matrices, initial = some_matrices(n_states, seed=5)
     matrices *= np.array([1e-60, 1e-245, 1.0])[:, None, None]
@@ -111,7 +111,7 @@ def test_impossible_data_have_no_likelihood(n_states: int) -> None:
 def test_row_maximum_is_subtracted_in_place() -> None:
     columns = np.random.default_rng(0).normal(size=(6, 4))
     before = columns.copy()
-    largest = kernels.subtract_row_maximum(columns)
+    largest = numba_columns.subtract_row_maximum(columns)
     np.testing.assert_array_equal(largest, before.max(axis=1))
     np.testing.assert_allclose(columns + largest[:, None], before, rtol=1e-12)
     assert (columns.max(axis=1) == 0.0).all()
@@ -136,7 +136,7 @@ def test_matrices_are_the_weighted_columns(n_states: int) -> None:
         mixed = columns[:, n_states + pair * nodes.size :][:, : nodes.size]
         for entry, (a, b) in enumerate([(i, j), (j, i), (i, i), (j, j)]):
             expected[:, a, b] += mixed @ pair_weights[pair, entry]
-    found = kernels.bin_matrices(columns, stay, pair_weights)
+    found = numba_columns.bin_matrices(columns, stay, pair_weights)
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
@@ -147,10 +147,10 @@ def test_pullback_of_the_matrices(n_states: int) -> None:
     cotangent = np.random.default_rng(8).random((3, n_states, n_states))
 
     def value(columns: Array, stay: Array, pair_weights: Array) -> float:
-        return float((cotangent * kernels.bin_matrices(columns, stay, pair_weights)).sum())
+        return float((cotangent * numba_columns.bin_matrices(columns, stay, pair_weights)).sum())
 
     arguments = [columns, stay, pair_weights]
-    slope, *others = kernels.columns_pullback(columns, cotangent, stay, pair_weights)
+    slope, *others = numba_columns.columns_pullback(columns, cotangent, stay, pair_weights)
     # the first slope is with respect to the logarithm of the columns
     for number, found in enumerate([slope / columns, *others]):
         for place in np.ndindex(found.shape):
@@ -159,15 +159,15 @@ def test_pullback_of_the_matrices(n_states: int) -> None:
             # the matrices are linear in each argument
             expected = (value(*shifted) - value(*arguments)) / 1e-3
             assert found[place] == pytest.approx(expected, rel=1e-9, abs=1e-10)
-    mass = kernels.pair_mass(columns, cotangent, stay, pair_weights)
+    mass = numba_columns.pair_mass(columns, cotangent, stay, pair_weights)
     pairs = slope[:, n_states:].reshape(3, -1, nodes.size).sum(axis=2)
     np.testing.assert_allclose(mass, pairs, rtol=1e-12)
 
 
-@pytest.mark.parametrize("n_states", [1, 2, 3, 4])
+@pytest.mark.parametrize("n_states", [1, 2, 3, 4, 5, 7])
 def test_smoothing_equals_enumeration(n_states: int) -> None:
     columns, stay, pair_weights, nodes = some_columns(n_states)
-    matrices = kernels.bin_matrices(columns, stay, pair_weights)
+    matrices = numba_columns.bin_matrices(columns, stay, pair_weights)
     initial = np.random.default_rng(1).dirichlet(np.ones(n_states))
     # of the matrix of a bin, the part in which the bin's time is spent in each state
     part = np.zeros((*matrices.shape, n_states))
@@ -188,16 +188,15 @@ def test_smoothing_equals_enumeration(n_states: int) -> None:
         for t, row in enumerate(ROW_OF_BIN):
             a, b = path[t], path[t + 1]
             occupancy[t] += probability * part[row, a, b] / matrices[row, a, b]
-    found, found_edges = kernels.smooth(
-        matrices, columns, ROW_OF_BIN, initial, stay, pair_weights, nodes
-    )
+    by_state = numba_columns.time_parts(columns, stay, pair_weights, nodes)
+    found, found_edges = kernels.smooth(matrices, by_state, ROW_OF_BIN, initial)
     np.testing.assert_allclose(found, occupancy / total, rtol=1e-11)
     np.testing.assert_allclose(found_edges, edges / total, rtol=1e-11)
     np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-12)
     np.testing.assert_allclose(found_edges.sum(axis=1), 1.0, rtol=1e-12)
 
 
-@pytest.mark.parametrize("n_states", [1, 2, 3, 4])
+@pytest.mark.parametrize("n_states", [1, 2, 3, 4, 5, 6, 7])
 @pytest.mark.parametrize("seed", range(5))
 def test_viterbi_finds_the_best_path(n_states: int, seed: int) -> None:
     matrices, initial = some_matrices(n_states, seed=100 + seed)
@@ -234,3 +233,14 @@ def test_sampled_paths_use_the_initial_state() -> None:
     matrices = np.full((3, 2, 2), 0.5)
     drawn = kernels.sample_path(matrices, ROW_OF_BIN, np.array([0.0, 1.0]), np.full(6, 0.3))
     assert drawn[0] == 1
+
+
+def test_messages_that_do_not_meet_are_impossible_not_nan() -> None:
+    """No way from one state to the other, and bins that each belong to one of them alone."""
+    matrices = np.zeros((2, 2, 2))
+    matrices[0], matrices[1] = np.diag([1.0, 1e-200]), np.diag([1e-200, 1.0])
+    rows = np.repeat([0, 1], 10)
+    value, slope, initial_slope = kernels.forward_backward(matrices, rows, np.array([0.5, 0.5]))
+    assert value == -np.inf
+    assert not slope.any()
+    assert not initial_slope.any()

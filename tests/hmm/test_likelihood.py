@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 from scipy.stats import nbinom, norm, poisson
 
 from pncbayes.hmm import photon_by_photon, reference
-from pncbayes.hmm.emission import CameraEmission, NegativeBinomialEmission, PoissonEmission
+from pncbayes.hmm.emission import (
+    CameraEmission,
+    NegativeBinomialEmission,
+    PoissonEmission,
+)
 from pncbayes.hmm.likelihood import FASTEST_PER_BIN, BinnedLikelihood, choose_n_nodes
 
 Array = NDArray[np.float64]
@@ -55,6 +59,8 @@ FAMILIES = [
     ("poisson", 2, 1),
     ("poisson", 3, 5),
     ("poisson", 4, 3),
+    ("poisson", 5, 1),
+    ("poisson", 7, 1),
     ("excess", 1, 3),
     ("excess", 2, 1),
     ("excess", 3, 4),
@@ -63,7 +69,9 @@ FAMILIES = [
 ]
 
 
-@pytest.mark.parametrize(("n_states", "n_gates"), [(1, 1), (2, 1), (3, 4), (4, 2), (5, 3)])
+@pytest.mark.parametrize(
+    ("n_states", "n_gates"), [(1, 1), (2, 1), (3, 4), (4, 2), (5, 3), (6, 1), (7, 9)]
+)
 def test_equals_reference(n_states: int, n_gates: int) -> None:
     gate_rate, transition_rate = some_rates(n_states, n_gates)
     counts = some_counts(gate_rate)
@@ -472,6 +480,10 @@ def test_beyond_the_fastest_switching_there_is_no_likelihood() -> None:
     fastest = FASTEST_PER_BIN / WIDTH_S
     assert np.isfinite(likelihood.value(gate_rate, 0.999 * fastest * unit))
     assert likelihood.value(gate_rate, 1.001 * fastest * unit) == -np.inf
+    found = likelihood.gradient(gate_rate, 1.001 * fastest * unit)
+    assert found.value == -np.inf
+    assert not found.gate_rate.any()
+    assert not found.transition_rate.any()
 
 
 @pytest.mark.parametrize(

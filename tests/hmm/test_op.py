@@ -133,6 +133,17 @@ def test_value_alone_does_without_slopes(mode: str) -> None:
     assert float(function(*point[:2])) == pytest.approx(reference(likelihood, point)[0], rel=1e-11)
 
 
+@pytest.mark.parametrize("family", ["poisson", "negative_binomial"])
+def test_rates_of_zero(family: str) -> None:
+    likelihood, point = problem(family, 2, 4)
+    point[0][1, 3] = 0.0
+    assert_equal(compiled(likelihood, "FAST_COMPILE")(*point), reference(likelihood, point))
+    point[0][:, 3] = 0.0
+    found = compiled(likelihood, "FAST_COMPILE")(*point)
+    assert float(found[0]) == -np.inf
+    assert not any(slope.any() for slope in found[1:])
+
+
 def test_takes_the_data_of_another_dot() -> None:
     likelihood, point = problem("poisson", 2, 4)
     other, _ = problem("poisson", 2, 4, n_bins=300, seed=1)

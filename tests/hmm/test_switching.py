@@ -7,7 +7,7 @@ from scipy.linalg import expm
 from scipy.stats import poisson
 
 from pncbayes.hmm import reference
-from pncbayes.hmm.numba_kernels import bin_matrices
+from pncbayes.hmm.numba_columns import bin_matrices
 from pncbayes.hmm.switching import (
     n_pairs,
     pair_nodes,
@@ -15,7 +15,6 @@ from pncbayes.hmm.switching import (
     switch_weights_pullback,
     transition_matrix,
 )
-from pncbayes.inference.grid import expected_loss_nats
 
 Array = NDArray[np.float64]
 
@@ -154,28 +153,6 @@ def test_three_states_lose_steeply_less_in_finer_bins(
     # at least as the square of the width: halving it quarters the loss
     assert losses[1] < losses[0] / 4.0
     assert losses[2] < losses[1] * (0.4) ** 2
-
-
-@pytest.mark.parametrize(
-    ("brightest_per_s", "exit_rate_per_s", "width_s"),
-    [
-        (5e3, 10.0, 0.01),
-        (5e3, 10.0, 0.002),
-        (2e4, 1.0, 0.01),
-        (2e4, 10.0, 0.005),
-        (8e4, 1.0, 0.005),
-    ],
-)
-def test_expected_loss_is_no_underestimate(
-    brightest_per_s: float, exit_rate_per_s: float, width_s: float
-) -> None:
-    """The rule that sets the bin width: it may ask for finer bins than needed, not for coarser."""
-    levels = brightest_per_s * np.array([1.0, 0.6, 0.2])
-    rates = np.full((3, 3), exit_rate_per_s / 2.0)
-    true = divergence_nats(width_s, levels, rates, 600.0)
-    rule = expected_loss_nats(width_s, exit_rate_per_s, brightest_per_s, 600.0)
-    assert rule > 0.6 * true
-    assert rule < 6.0 * true + 0.5
 
 
 @pytest.mark.parametrize("n_states", [1, 2, 3, 5])

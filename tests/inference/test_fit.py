@@ -229,7 +229,11 @@ def test_summary_keeps_the_contract() -> None:
     assert {"log_evidence", "log_evidence_error", "r_hat", "ess", "pareto_k", "divergences"} <= (
         set(diagnostics)
     )
-    assert set(diagnostics["log_evidence"]) == {"1", "2", "3"}
+    for name in ("log_evidence", "log_evidence_error", "method"):
+        assert set(diagnostics[name]) == {"1", "2", "3"}
+    assert diagnostics["n_states_probability_rough"] == pytest.approx(
+        sum(found.n_states[int(k)] for k, how in diagnostics["method"].items() if how == "rough")
+    )
     assert set(diagnostics["predictive_p_values"]) == {"count_histogram", "autocorrelation"}
     assert all(isinstance(text, str) for text in summary["warnings"])
     # plain numbers and text
@@ -439,14 +443,14 @@ def test_warnings_do_not_repeat() -> None:
 
 
 ARGUMENTS: list[tuple[dict[str, Any], str]] = [
-    ({"max_states": 0}, "`max_states` must be 1 to 12, got 0"),
-    ({"max_states": 13}, "`max_states` must be 1 to 12, got 13"),
-    ({"max_states": 2.5}, "`max_states` must be 1 to 12, got 2.5"),
-    ({"max_states": True}, "`max_states` must be 1 to 12, got True"),
+    ({"max_states": 0}, "`max_states` must be a whole number from 1 to 12, got 0"),
+    ({"max_states": 13}, "`max_states` must be a whole number from 1 to 12, got 13"),
+    ({"max_states": 2.5}, "`max_states` must be a whole number from 1 to 12, got 2.5"),
+    ({"max_states": True}, "`max_states` must be a whole number from 1 to 12, got True"),
     ({"sampler": "metropolis"}, "`sampler` must be 'evidence' or 'nuts', got 'metropolis'"),
     ({"model": "fre"}, "no model named 'fre'"),
     ({"width_s": 0.05}, "`width_s` is 0.05 s but the trace has bins of 0.02 s"),
-    ({"random_seed": -1}, "non-negative"),
+    ({"random_seed": -1}, "`random_seed` must be a whole number, 0 or more, .* got -1"),
 ]
 
 
@@ -467,6 +471,15 @@ def test_bad_widths(width_s: float) -> None:
 def test_bad_data(data: Any) -> None:
     with pytest.raises(ValueError, match="`data` must be Photons, a trace or the path of a file"):
         quick_fit(data)
+
+
+def test_trace_cut_after_binning_is_refused() -> None:
+    """The likelihood would bin all photons anew, those cut off as well."""
+    trace = bin_photons(blinking_dot().photons, 0.02)
+    with pytest.raises(ValueError, match=r"trace of 100 bins .* fills 300: it was cut"):
+        quick_fit(trace.isel(time=slice(100)))
+    alone = without_photons(trace.isel(time=slice(20), gate=slice(1)))
+    assert quick_fit(alone, max_states=1).tree["states"].sizes["time"] == 20
 
 
 def test_missing_file() -> None:
@@ -504,11 +517,19 @@ def simple_counts(counts: NDArray[np.float64]) -> xr.Dataset:
     return few
 
 
-@pytest.mark.parametrize("n_bins", [2, 5])
-def test_few_bins(n_bins: int) -> None:
+@pytest.mark.parametrize("n_bins", [1, 2, 5])
+def test_few_bins(n_bins: int, tmp_path: Path) -> None:
+    """No warning of NumPy's on the way, and a check that cannot be made is said, not passed."""
     found = quick_fit(simple_counts(np.full(n_bins, 30.0)), max_states=2)
     assert found.n_states.sum() == pytest.approx(1.0)
     assert found.tree["states"].sizes["time"] == n_bins
+    p_values = found.diagnostics["predictive_p_values"]
+    assert np.isnan(p_values["autocorrelation"]) == (n_bins < 4)
+    assert 0.0 < p_values["count_histogram"] <= 1.0
+    said = any("check not made: autocorrelation. It takes four" in one for one in found.warnings)
+    assert said == (n_bins < 4)
+    found.save(tmp_path / "fit.nc")
+    xr.testing.assert_identical(load(tmp_path / "fit.nc").tree, found.tree)
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """Model files: the shipped ones parse, and every wrong one says what is wrong with it."""
 
+import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +107,38 @@ def test_wrong_file_says_what_is_wrong(path: Path) -> None:
     assert str(path) in message
     assert names in message
     assert allowed in message
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e12"])
+@pytest.mark.parametrize("part", ["median", "sigma"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "[brightness] brightest_rate_per_s",
+        "[decay] concentration",
+        "[switching] exit_rate_per_s",
+        "[noise] excess_variance_ratio",
+    ],
+)
+def test_numbers_of_a_prior_must_be_finite(
+    tmp_path: Path, where: str, part: str, value: str
+) -> None:
+    """The message names file, table, key and value, and what is allowed."""
+    lines = load_model("free").text.splitlines()
+    key = where.split()[1]
+    (row,) = (k for k, line in enumerate(lines) if line.startswith(f"{key} = "))
+    lines[row] = re.sub(rf"{part} = [^ ,]+", f"{part} = {value}", lines[row])
+    path = tmp_path / "mine.toml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    expected = f"{path}: `{where} {part}` must be a positive number below 1e+12, got {float(value)}"
+    with pytest.raises(ModelFileError, match=f"^{re.escape(expected)}$"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("model", [3, None, b"free", ["free"]])
+def test_what_is_no_model_lists_the_shipped_ones(model: Any) -> None:
+    with pytest.raises(ModelFileError, match=r"`model` must be a name.* got .*free, steady"):
+        load_model(model)
 
 
 def test_there_are_wrong_files() -> None:
