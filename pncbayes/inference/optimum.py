@@ -29,6 +29,8 @@ Array = NDArray[np.float64]
 # levels only in the mean of many bins.
 _WINDOWS = (1, 5, 25)
 _SCREEN_STEPS = 8
+# The same, and steps of the climb, where a number of states has little hope.
+_QUICK_STEPS, _QUICK_CLIMB = 3, 12
 # Starts are ranked on about this many bins where bins are many and hold many gates.
 _SCREEN_BINS = 3000
 # Rounds of quasi-Newton steps, each with the bins that matter chosen anew.
@@ -217,10 +219,10 @@ def _coarser(
     return type(posterior)(likelihood, posterior.model, posterior.n_states)
 
 
-def _screen(posterior: Posterior, start: Parameters) -> tuple[float, Array]:
+def _screen(posterior: Posterior, start: Parameters, n_steps: int) -> tuple[float, Array]:
     vector = posterior.pack(start)
     best = (-np.inf, vector)
-    for step in range(_SCREEN_STEPS):
+    for step in range(n_steps):
         if step % 4 == 0:
             posterior.focus(vector, tolerance=1.0)
         value, _, parts = posterior.gradient(vector)
@@ -349,6 +351,7 @@ def find_modes(
     *,
     n_starts: int = 6,
     n_climbs: int = 3,
+    thorough: bool = True,
 ) -> list[Mode]:
     """Modes of the posterior, best first.
 
@@ -368,6 +371,9 @@ def find_modes(
         Starts from the counts; those from the simpler model come on top.
     n_climbs
         How many of the screened starts are climbed to the top.
+    thorough
+        Otherwise only see whether there is a point that comes near the best of other numbers of
+        states: fewer starts and steps, and one climb that may end below the top.
 
     Returns
     -------
@@ -382,11 +388,14 @@ def find_modes(
             None,
         )
         return [climb(posterior, posterior.pack(start))]
-    starts = starts_from_counts(posterior, counts, width_s, rng, n_starts)
+    starts = starts_from_counts(posterior, counts, width_s, rng, n_starts if thorough else 2)
     if simpler is not None:
         starts += starts_from_simpler(simpler, width_s, duration_s=len(counts) * width_s)
     coarse = _coarser(posterior, counts, width_s, simpler)
-    screened = sorted((_screen(coarse, start) for start in starts), key=lambda s: -s[0])
+    steps = _SCREEN_STEPS if thorough else _QUICK_STEPS
+    screened = sorted((_screen(coarse, start, steps) for start in starts), key=lambda s: -s[0])
+    if not thorough:
+        return [climb(posterior, screened[0][1], max_steps=_QUICK_CLIMB)]
     modes: list[Mode] = []
     taken: list[float] = []
     for value, vector in screened:

@@ -69,10 +69,13 @@ def scan_n_states(
     simpler = None
     for number, posterior in zip(n_states, posteriors, strict=True):
         tell(f"{number} state{'s' * (number > 1)}")
-        # one climb is enough where one state fewer was already far too many
+        # a look is enough where one state fewer was already far too many
         too_many = bool(figures) and figures[-1] < max(figures) - _QUICK_MARGIN
-        climbs = 1 if too_many else (2 if likelihood.n_gates > 1 else 3)
-        own = find_modes(posterior, counts, likelihood.width_s, simpler, rng, n_climbs=climbs)
+        climbs = 2 if likelihood.n_gates > 1 else 3
+        own = find_modes(
+            posterior, counts, likelihood.width_s, simpler, rng,
+            n_climbs=climbs, thorough=not too_many,
+        )  # fmt: skip
         simpler = posterior.unpack(own[0].vector)
         figures.append(quick_log_evidence(posterior, own[0]))
         modes.append(own)
