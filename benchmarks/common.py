@@ -48,7 +48,7 @@ OURS = "pncbayes"
 # what has no part in the number of states and the intervals
 _NOT_COUNTED = {
     "__init__.py", "build.py", "checks.py", "fit.py", "jax_kernels.py", "jax_op.py", "levels.py",
-    "numba_emission.py", "numba_likelihood.py", "nuts.py", "op.py", "photon_by_photon.py",
+    "numba_likelihood.py", "nuts.py", "op.py", "photon_by_photon.py",
     "photon_kernels.py", "photon_propagators.py", "pymc_model.py", "reference.py", "results.py",
     "sensitivity.py",
 }  # fmt: skip

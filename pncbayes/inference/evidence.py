@@ -41,6 +41,8 @@ MARGIN = 6.0
 _FRESH = 3
 # such batches at most, while the weights have a heavy tail
 _BATCHES = 3
+# effective draws that intervals need
+_LEAST_DISTINCT = 100.0
 # nats below the best at which a rough figure does
 _NEGLIGIBLE = 4.0
 
@@ -252,6 +254,7 @@ def estimate_evidence(
     n_adaptations: int = 3,
     worth: float = -np.inf,
     base: Base | None = None,
+    contested: bool = True,
 ) -> Evidence:
     """Evidence around all modes found.
 
@@ -274,6 +277,8 @@ def estimate_evidence(
         nats below the best figure so far.
     base
         The model with one state fewer, for draws with a state that is hardly visited.
+    contested
+        Whether another number of states may be as probable: else a rough figure does.
     """
     modes = [_bright_to_dim(posterior, mode) for mode in modes]
     pairs = [
@@ -334,7 +339,7 @@ def estimate_evidence(
         # components put where the heaviest draws were make those draws look less heavy: the
         # figure has to come from draws that had no part in it
         sampler.start_afresh()
-        for _ in range(_BATCHES):
+        for _ in range(_BATCHES if contested else 1):
             sampler.draw(_FRESH * n_draws)
             found = _weigh(sampler)
             behind = worth + MARGIN - found.log_mean - labels
@@ -345,7 +350,7 @@ def estimate_evidence(
         # what the draws were built on is an estimate, too
         error = math.hypot(error, base.error * sampler.surplus_weight(found.weights))
     k, effective, weights = found.pareto_k, found.effective, found.weights
-    keep = rng.choice(weights.size, size=n_kept, p=weights)
+    keep = rng.choice(weights.size, size=n_kept, p=_spread(weights))
     reliable = _reliable(found) and sampler.any_inside
     if not sampler.any_inside:
         importance, error = np.nan, np.inf
@@ -393,6 +398,24 @@ def _weigh(sampler: Mixture) -> _Weighed:
         k,
         effective,
     )
+
+
+def _spread(weights: Array) -> Array:
+    """Weights raised to the largest power up to one at which enough draws count.
+
+    A posterior of a dozen distinct draws has intervals that are far too narrow; the density drawn
+    from is wide, but near the posterior.
+    """
+    enough = min(_LEAST_DISTINCT, 0.5 * weights.size)
+    logs = np.log(np.maximum(weights, 1e-300))
+    logs -= logs.max()
+    power = 1.0
+    while True:
+        tempered = np.exp(power * logs)
+        tempered /= tempered.sum()
+        if 1.0 / (tempered**2).sum() >= enough or power < 0.05:
+            return tempered
+        power *= 0.9
 
 
 def _reliable(found: _Weighed) -> bool:

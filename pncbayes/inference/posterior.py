@@ -31,6 +31,7 @@ from scipy.special import digamma, gammaln
 
 from pncbayes.hmm.likelihood import FASTEST_PER_BIN, BinnedLikelihood, Gradient
 from pncbayes.hmm.sparse import Active
+from pncbayes.inference.prior_kernels import brightness_prior, switching_prior
 from pncbayes.physics.modelfile import LogNormal, ModelFile
 
 # Beyond it the Dirichlet's normalisation is lost in rounding.
@@ -223,28 +224,14 @@ class Posterior:
         point = self.unpack(vector)
         slope = np.zeros_like(vector)
         n_states, model = self.n_states, self.model
-        rate = point.rate_per_s
-        shape = point.gate_rate_per_s / rate[:, None]
-        brightest = int(np.argmax(rate))
-        density, log_slope = _log_normal(np.log(rate[brightest]), model.brightest_rate_per_s)
-        # log-normal in log: one factor 1/rate less; the uniform ones give 1/brightest each
-        value = float(density) - np.log(n_states)
-        value -= (n_states - 1) * np.log(rate[brightest])
-        value += np.log(rate).sum() - np.log(rate[brightest])
-        rate_slope = np.ones(n_states)
-        rate_slope[brightest] += float(log_slope) - (n_states - 1) - 1
-        if self.repulsion > 0.0 and n_states > 1:
-            apart = rate[:, None] - rate[None, :]
-            np.fill_diagonal(apart, 1.0)
-            distance = np.maximum(np.abs(apart), 1e-12 * rate[brightest])
-            pairs = 0.5 * n_states * (n_states - 1) * self.repulsion
-            value += 0.5 * self.repulsion * float(np.log(distance).sum())
-            value -= pairs * np.log(rate[brightest]) + self._log_selberg
-            push = np.sign(apart) / distance
-            np.fill_diagonal(push, 0.0)
-            rate_slope += self.repulsion * rate * push.sum(axis=1)
-            rate_slope[brightest] -= pairs
-        gates = rate_slope[:, None] * shape
+        brightest, exits = model.brightest_rate_per_s, model.exit_rate_per_s
+        value, gates, shape = brightness_prior(
+            point.gate_rate_per_s,
+            np.log(brightest.median),
+            brightest.sigma,
+            self.repulsion,
+            self._log_selberg,
+        )
         if self.n_gates > 1:
             if not point.concentration < _LARGEST_CONCENTRATION:
                 return -np.inf, slope
@@ -261,7 +248,12 @@ class Posterior:
             )
         slope[: self._rates_at] = gates.ravel()
         if n_states > 1:
-            rates_value, rates_slope = self._log_prior_switching(point)
+            rates_value, rates_slope = switching_prior(
+                point.transition_rate_per_s,
+                np.log(exits.median),
+                exits.sigma,
+                model.jump_concentration,
+            )
             value += rates_value
             slope[self._rates_at : self._rest_at] = rates_slope
         if point.excess is not None:
@@ -269,18 +261,6 @@ class Posterior:
             value += float(density.sum())
             slope[self._rest_at + (self.n_gates > 1) :] = log_slope
         return float(value), slope
-
-    def _log_prior_switching(self, point: Parameters) -> tuple[float, Array]:
-        exits = point.exit_rate_per_s
-        targets = self.n_states - 1
-        c = self.model.jump_concentration
-        density, log_slope = _log_normal(np.log(exits), self.model.exit_rate_per_s)
-        jump = point.transition_rate_per_s / exits[:, None]
-        logs = np.log(np.maximum(jump[self._off], 1e-300))
-        value = float(density.sum() + c * logs.sum())
-        value += self.n_states * (gammaln(c * targets) - targets * gammaln(c))
-        slope = log_slope[:, None] * jump + c - c * targets * jump
-        return value, slope[self._off]
 
     def focus(self, *vectors: Array, tolerance: float = 0.05) -> None:
         """Consider switches only in bins where they matter at any of the points and around it."""

@@ -100,8 +100,9 @@ def scan_n_states(
             )  # fmt: skip
         else:
             found = estimate_evidence(
-                posterior, modes[index], rng, n_draws=n_draws, worth=best - MARGIN, base=base
-            )
+                posterior, modes[index], rng, n_draws=n_draws, worth=best - MARGIN, base=base,
+                contested=bool((~hopeless).sum() > 1),
+            )  # fmt: skip
         if not len(found.draws) and base is None and len(results) > 1:
             # one more state that is hardly visited costs as much again
             step = results[-1].log_evidence - results[-2].log_evidence
