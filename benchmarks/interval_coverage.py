@@ -22,6 +22,7 @@ import pandas as pd
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.collapsed import working_posterior
 from pncbayes.inference.evidence import estimate_evidence
+from pncbayes.inference.gibbs import posterior_draws
 from pncbayes.inference.grid import choose_grid
 from pncbayes.inference.optimum import find_modes
 from pncbayes.inference.posterior import Parameters
@@ -55,13 +56,14 @@ def analyse(dot: dots.Dot, rng: np.random.Generator) -> common.Row:
         modes = find_modes(posterior, grid.counts, grid.width_s, simpler, rng)
         simpler = posterior.unpack(modes[0].vector)
     evidence = estimate_evidence(posterior, modes, rng)
-    draws = [posterior.unpack(vector).ordered() for vector in evidence.draws]
+    found = posterior_draws(evidence, posterior, rng)
+    draws = [draw.ordered() for draw in found.draws]
     return {
         "n_states": dot.n_states,
         "entries": compare(dot, draws),
-        "method_of_draws": evidence.method,
-        "pareto_k": evidence.pareto_k,
-        "effective_draws": evidence.effective_draws,
+        "method_of_draws": found.source,
+        "effective_draws": found.effective,
+        "r_hat": found.r_hat,
         "seconds": time.perf_counter() - started,
         "width_s": grid.width_s,
         "n_photons": len(dot.photons),
@@ -156,10 +158,10 @@ def cell_lines(name: str, rows: pd.DataFrame) -> list[str]:
         "",
         *coverage_table(entries),
     ]
-    reliable = entries["visited"] & (entries["method"] == "importance")
-    if not reliable.all():
-        lines += ["Visited states of dots whose draws are reliable.", ""]
-        lines += coverage_table(entries[reliable])
+    for source in methods.index:
+        some = entries["visited"] & (entries["method"] == source)
+        lines += [f"Visited states of the dots whose draws are from: {source}.", ""]
+        lines += coverage_table(entries[some])
     return lines
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.collapsed import working_posterior
+from pncbayes.inference.gibbs import posterior_draws
 from pncbayes.inference.grid import choose_grid
 from pncbayes.inference.scan import probabilities, scan_n_states
 from pncbayes.photons.binning import bin_photons
@@ -73,12 +74,13 @@ def analyse(task: common.Task, duration_s: float, most: int = MOST_STATES) -> co
     probability = probabilities(evidences)
     two = evidences[1]
     posterior = working_posterior(likelihood, model, 2)
-    draws = [posterior.unpack(vector).ordered() for vector in two.draws]
-    exits = np.stack([draw.exit_rate_per_s for draw in draws]) if draws else np.empty((0, 2))
+    drawn = posterior_draws(two, posterior, for_fit)
+    exits = np.stack([draw.ordered().exit_rate_per_s for draw in drawn.draws])
     row: common.Row = {
         "probability": probability.tolist(),
         "p_three_or_more": float(probability[2:].sum()),
         "evidence_method": [one.method for one in evidences],
+        "draws_from": drawn.source,
         "likelihood_width_s": grid.width_s,
         "loss_nats": grid.loss_nats,
         "exits_per_bin": EXIT_RATE_PER_S * grid.width_s,
@@ -86,11 +88,8 @@ def analyse(task: common.Task, duration_s: float, most: int = MOST_STATES) -> co
         "seconds": time.perf_counter() - started,
     }
     for state, name in enumerate(("bright", "dim")):
-        # without draws nothing can be said of the rates, and nothing is covered
-        low, high, mean, sd = (np.nan,) * 4
-        if len(exits):
-            low, high = np.quantile(exits[:, state], [0.05, 0.95])
-            mean, sd = exits[:, state].mean(), exits[:, state].std()
+        low, high = np.quantile(exits[:, state], [0.05, 0.95])
+        mean, sd = exits[:, state].mean(), exits[:, state].std()
         row.update({
             f"{name}_mean": float(mean),
             f"{name}_z": float((mean - EXIT_RATE_PER_S) / sd),

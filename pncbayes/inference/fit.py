@@ -32,8 +32,9 @@ from pncbayes.inference.assemble import (
     states_group,
 )
 from pncbayes.inference.checks import predictive_checks
-from pncbayes.inference.collapsed import CollapsedPosterior, working_posterior
+from pncbayes.inference.collapsed import working_posterior
 from pncbayes.inference.evidence import Evidence
+from pncbayes.inference.gibbs import posterior_draws
 from pncbayes.inference.grid import Grid, choose_grid
 from pncbayes.inference.judge import dead_time_notes, hum_notes, judge
 from pncbayes.inference.optimum import settle
@@ -47,7 +48,6 @@ from pncbayes.physics.modelfile import ModelFile, load_model
 
 __all__ = ["fit"]
 
-_N_KEPT = 400
 _N_REPLICATES = 100
 _ON_THRESHOLD = 0.5
 _MOST_STATES = 12
@@ -156,15 +156,21 @@ def fit(
         best = int(np.argmax(probability))
         posterior = working_posterior(likelihood, spec, numbers[best])
         step("states")
-        draws = _draws(evidences[best], posterior, rng)
-        stats: dict[str, Any] = {"sampler": sampler, "ess": evidences[best].effective_draws}
+        drawn = posterior_draws(evidences[best], posterior, rng)
+        draws = drawn.draws
+        stats: dict[str, Any] = {
+            "sampler": sampler,
+            "draws_from": drawn.source,
+            "ess": drawn.effective,
+            "r_hat": drawn.r_hat if drawn.source == "gibbs" else None,
+        }
         if sampler == "nuts":
             from pncbayes.inference.nuts import sample_nuts
 
             draws, nuts_stats = sample_nuts(
                 grid, trace, spec, posterior, evidences[best], rng, progressbar=progressbar
             )
-            stats.update(nuts_stats)
+            stats.update(nuts_stats, draws_from="nuts")
         if excess_noise:
             stats["excess_noise_log_bayes_factor"] = _excess_factor(
                 grid, trace, spec, numbers[best], evidences[best], rng
@@ -173,7 +179,7 @@ def fit(
         draws = ordered_draws(draws, point)
         wide = reweighted_probabilities(evidences, likelihood, spec, 2.0)
         narrow = reweighted_probabilities(evidences, likelihood, spec, 0.5)
-        posterior_draws = posterior_group(draws, likelihood, trace, rng, notes)
+        samples = posterior_group(draws, likelihood, trace, rng, notes)
         states = states_group(point, likelihood, trace, excess_noise=excess_noise)
         step("checks")
         totals = np.asarray(trace["counts"].values, dtype=np.float64).sum(axis=1)
@@ -188,7 +194,7 @@ def fit(
     tree = xr.DataTree.from_dict(
         {
             "/": xr.Dataset(attrs=_attrs(trace, grid, spec, numbers[best], random_seed, notes)),
-            "/posterior": posterior_draws,
+            "/posterior": samples,
             "/sample_stats": xr.Dataset(attrs={k: v for k, v in stats.items() if v is not None}),
             "/evidence": evidence_group(evidences, probability, wide, narrow),
             "/states": states,
@@ -221,14 +227,6 @@ def _trace(
         python_warnings.simplefilter("ignore", PncbayesWarning)
         trace = bin_photons(data, width_s, response=response)
     return trace, list(json.loads(trace.attrs.get("warnings", "[]")))
-
-
-def _draws(evidence: Evidence, posterior: Posterior, rng: np.random.Generator) -> list[Parameters]:
-    if len(evidence.draws):
-        if isinstance(posterior, CollapsedPosterior):
-            return [posterior.unpack_draw(vector, rng) for vector in evidence.draws]
-        return [posterior.unpack(vector) for vector in evidence.draws]
-    return [posterior.unpack(evidence.mode.vector)] * _N_KEPT
 
 
 def _best_point(evidence: Evidence, posterior: Posterior) -> Parameters:

@@ -25,6 +25,9 @@ _TWIN = 0.05
 # Limits for chains, after Vehtari et al., doi:10.1214/20-BA1221.
 _MOST_R_HAT = 1.01
 _LEAST_ESS_OF_A_CHAIN = 100
+# Four short chains cannot show less; fewer draws than these make no interval.
+_MOST_R_HAT_OF_GIBBS = 1.1
+_LEAST_ESS = 20
 # Share of a frame below which the time without light collected matters.
 _FULL_EXPOSURE = 0.9
 _LOG_BAYES_FACTOR = 3.0
@@ -147,15 +150,16 @@ def _check_failures(p_values: Mapping[str, float]) -> list[str]:
 
 
 def sampler_failures(stats: Mapping[str, Any]) -> list[str]:
-    """Say where the chains of NUTS have not converged.
+    """Say where the draws behind the intervals are not to be trusted.
 
     Parameters
     ----------
     stats
-        As `pncbayes.inference.nuts.sample_nuts` returns them; of other samplers nothing is said.
+        ``sampler``, and the rest as `pncbayes.inference.nuts.sample_nuts` returns it; or
+        ``draws_from``, ``ess`` and ``r_hat`` of `pncbayes.inference.gibbs.PosteriorDraws`.
     """
     if stats.get("sampler") != "nuts":
-        return []
+        return _draw_failures(stats)
     remedy = "compare the default sampler, or sample `pnc.build` for longer"
     notes = []
     # written so that NaN, as of a chain that never moved, fails too
@@ -177,6 +181,28 @@ def sampler_failures(stats: Mapping[str, Any]) -> list[str]:
             f"was not reached; {remedy}"
         )
     return notes
+
+
+def _draw_failures(stats: Mapping[str, Any]) -> list[str]:
+    remedy = 'compare sampler="nuts"'
+    source = stats.get("draws_from")
+    if source == "mode":
+        return [
+            "no posterior draws for the most probable number of states: its intervals are points; "
+            + remedy
+        ]
+    if source == "importance" and stats["ess"] < _LEAST_ESS:
+        return [
+            f"intervals of states and rates rest on {stats['ess']:.0f} effective draws, at least "
+            f"{_LEAST_ESS} are needed; {remedy}"
+        ]
+    if source == "gibbs" and not stats["r_hat"] <= _MOST_R_HAT_OF_GIBBS:
+        return [
+            f"the chains behind the intervals disagree (largest r_hat {stats['r_hat']:.2f}, at "
+            f"most {_MOST_R_HAT_OF_GIBBS} is allowed): intervals of states and rates are uncertain"
+            f"; {remedy}"
+        ]
+    return []
 
 
 def alike_states(draws: list[Parameters]) -> list[str]:

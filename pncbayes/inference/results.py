@@ -199,6 +199,7 @@ class Fit:
             },
             "likelihood_width_s": float(self.tree.attrs["likelihood_width_s"]),
             "sampler": str(stats.get("sampler", "evidence")),
+            "draws_from": str(stats.get("draws_from", "importance")),
             "r_hat": number("r_hat", float),
             "ess": float(stats.get("ess", np.nan)),
             "ess_tail": number("ess_tail", float),
