@@ -295,6 +295,11 @@ def test_simulate_names_the_presets(tmp_path: Path) -> None:
     assert "Auger loss" in run("simulate", "--presets").stdout
 
 
+def test_simulate_into_no_folder(tmp_path: Path) -> None:
+    result = run("simulate", tmp_path / "nowhere" / "dot.ptu")
+    assert_fails(result, "there is no folder", "make it first")
+
+
 def test_usage_errors_have_the_same_status() -> None:
     assert run("fit", "x.ptu").exit_code == 2
     assert run("nonsense").exit_code == 2

@@ -19,7 +19,7 @@ import numpy as np
 from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from pncbayes.hmm import numba_columns, small_kernels, switching
+from pncbayes.hmm import dense_kernels, numba_columns, small_kernels, switching
 from pncbayes.hmm import numba_emission as emission
 from pncbayes.hmm import numba_kernels as kernels
 
@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 # Part of the key under which PyTensor caches compiled graphs: raise it when the arguments change.
-VERSION = 4
+VERSION = 5
 SYMBOL = f"pncbayes_binned_log_likelihood_{VERSION}"
 
 # As `pncbayes.hmm.likelihood.FASTEST_PER_BIN`: beyond it the chain is at rest within a bin.
@@ -54,7 +54,7 @@ def _stamp() -> int:
     """Digest of the sources whose functions are compiled into `evaluate`, far from 0 and 1."""
     text = b"".join(
         Path(str(module.__file__)).read_bytes()
-        for module in (emission, kernels, numba_columns, small_kernels, switching)
+        for module in (dense_kernels, emission, kernels, numba_columns, small_kernels, switching)
     )
     return 2 + int.from_bytes(hashlib.blake2b(text, digest_size=6).digest())
 
@@ -106,6 +106,22 @@ def _evaluator(stamp: int) -> Any:
         if with_slopes == stamp or not _fastest_exit(rates) * width_s <= _FASTEST_PER_BIN:
             return -np.inf
         stay, pair_weights = switching.switch_weights(rates, width_s, nodes, node_weights)
+        if family == 0:
+            lines, constant = np.ascontiguousarray(counts.T), np.zeros(n_rows)
+            if with_slopes == 0:
+                return float(
+                    dense_kernels.value(
+                        lines, constant, row_of_bin, gate_rate, width_s, nodes, stay, pair_weights
+                    )
+                )
+            starts, bins = kernels.group_bins(row_of_bin, n_rows)
+            value, by_gate_rate, by_rate, _ = dense_kernels.gradient(
+                lines, constant, row_of_bin, starts, bins, gate_rate, width_s, rates, nodes,
+                node_weights,
+            )  # fmt: skip
+            gate_slope[:] = by_gate_rate
+            rates_slope[:] = by_rate
+            return float(value)
         shares = emission.column_shares(n_states, nodes)
         n_columns = shares.shape[0]
         means = np.zeros((n_columns, n_gates))

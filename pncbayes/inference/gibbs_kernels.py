@@ -18,6 +18,8 @@ Index = NDArray[np.int64]
 
 # Steps by which a slice may grow on both sides together.
 _SLICE_STEPS = 24
+# Photons that hold a level where it is.
+_FEW_PHOTONS = 30.0
 
 
 @njit(cache=True, nogil=True)
@@ -162,6 +164,28 @@ def attribute_photons(
 
 
 @njit(cache=True, nogil=True)
+def _density_of_levels(
+    shift: float,
+    start: Array,
+    moved: NDArray[np.bool_],
+    logs: Array,
+    rates: Array,
+    photons: Array,
+    time_s: Array,
+    log_median: float,
+    sigma: float,
+    repulsion: float,
+) -> float:
+    """Log density with some log brightnesses shifted; writes the brightnesses."""
+    value = 0.0
+    for k in range(start.shape[0]):
+        logs[k] = start[k] + (shift if moved[k] else 0.0)
+        rates[k, 0] = math.exp(logs[k])
+        value += photons[k] * logs[k] - rates[k, 0] * time_s[k]
+    return value + brightness_prior(rates, log_median, sigma, repulsion, 0.0)[0]
+
+
+@njit(cache=True, nogil=True)
 def draw_levels(
     rate_per_s: Array,
     photons: Array,
@@ -171,9 +195,10 @@ def draw_levels(
     repulsion: float,
     rng: np.random.Generator,
 ) -> Array:
-    """Draw the brightness of each state given its photons and its time, one after the other.
+    """Draw the brightness of each state given its photons and its time.
 
-    Slice sampling [1]_ of the logarithm, with the joint prior of all levels.
+    Slice sampling [1]_ of the logarithm, with the joint prior of all levels: one after the other,
+    then those with few photons by one factor.
 
     Parameters
     ----------
@@ -193,37 +218,52 @@ def draw_levels(
     ----------
     .. [1] Neal, R. M. Slice sampling. Ann. Stat. 31, 705 (2003), doi:10.1214/aos/1056562461.
     """
-    rates = rate_per_s.copy().reshape(-1, 1)
-    for k in range(rates.shape[0]):
-        centre = math.log(rates[k, 0])
-        n, time = photons[k], time_s[k]
+    n_states = rate_per_s.shape[0]
+    logs, start = np.log(rate_per_s), np.log(rate_per_s)
+    rates = np.empty((n_states, 1))
+    moved = np.empty(n_states, np.bool_)
+    for move in range(n_states + 1):
+        if move < n_states:
+            moved[:] = False
+            moved[move] = True
+        else:
+            # one at a time, levels that no photon holds would keep each other in place
+            moved[:] = photons < _FEW_PHOTONS
+            if moved.sum() < 2:
+                break
+        start[:] = logs
+        n = photons[moved].sum()
         width = 3.0 / math.sqrt(n + 2.0)
-        height = brightness_prior(rates, log_median, sigma, repulsion, 0.0)[0]
-        height += n * centre - rates[k, 0] * time - rng.standard_exponential()
-        low = centre - width * rng.random()
+        height = _density_of_levels(
+            0.0, start, moved, logs, rates, photons, time_s, log_median, sigma, repulsion
+        )
+        height -= rng.standard_exponential()
+        low = -width * rng.random()
         high = low + width
         for side in range(2):
             for _ in range(_SLICE_STEPS // 2):
                 edge = low if side == 0 else high
-                rates[k, 0] = math.exp(edge)
-                value = brightness_prior(rates, log_median, sigma, repulsion, 0.0)[0]
-                if value + n * edge - rates[k, 0] * time < height:
+                value = _density_of_levels(
+                    edge, start, moved, logs, rates, photons, time_s, log_median, sigma, repulsion
+                )
+                if value < height:
                     break
                 if side == 0:
                     low -= width
                 else:
                     high += width
         while True:
-            point = low + (high - low) * rng.random()
-            rates[k, 0] = math.exp(point)
-            value = brightness_prior(rates, log_median, sigma, repulsion, 0.0)[0]
-            if value + n * point - rates[k, 0] * time >= height or high - low < 1e-12:
+            shift = low + (high - low) * rng.random()
+            value = _density_of_levels(
+                shift, start, moved, logs, rates, photons, time_s, log_median, sigma, repulsion
+            )
+            if value >= height or high - low < 1e-12:
                 break
-            if point < centre:
-                low = point
+            if shift < 0.0:
+                low = shift
             else:
-                high = point
-    return rates[:, 0].copy()
+                high = shift
+    return np.exp(logs)
 
 
 @njit(cache=True, nogil=True)

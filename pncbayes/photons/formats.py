@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ _FOREIGN = {
     b"\x89PNG": "a PNG image",
     b"CDF": "a netCDF 3 file",
 }
+
+
+_NUMBERS = {
+    "delay_tick_ns", "duration_s", "excess_factor", "exposure_s", "frame_s", "gain", "offset",
+    "period_ns", "read_noise", "tick_s", "width_s",
+}  # fmt: skip
 
 
 def read(
@@ -165,6 +172,10 @@ def _check_options(path: Path, found: FileFormat, options: dict[str, Any]) -> No
             f"{path}: `{unknown[0]}` is no option for {found.name}; there are "
             f"{', '.join(allowed) or 'none'}"
         )
+    for name, value in options.items():
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if name in _NUMBERS and value is not None and not number:
+            raise PhotonFileError(f"{path}: `{name}` must be a number, got {value!r}")
 
 
 def _name_warning(

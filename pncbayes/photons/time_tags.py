@@ -171,6 +171,11 @@ def _ticks(
 ) -> tuple[NDArray[Any], float]:
     """Integer ticks of a column and the length of a tick, in units of 1 / `per_second` s."""
     values = np.asarray(values)
+    if values.dtype.kind in "OUS" and values.ndim == 1:
+        raise PhotonFileError(
+            f"{path}: column `{name}` must hold numbers, but holds text, first {values[0]!r}; "
+            "remove those rows, or name another column with `columns`"
+        )
     if values.dtype.kind not in "iuf" or values.ndim != 1:
         raise PhotonFileError(
             f"{path}: column `{name}` must be a list of numbers, is {values.dtype} of shape "

@@ -265,6 +265,9 @@ def simulate_to_file(
 
     complete = _settings(states, exit_rates_per_s, duration_s, settings)
     root_seed = _root_seed(random_seed)
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise PhotonFileError(f"{path}: there is no folder {folder}; make it first")
     truth_path, jumps_path = truth_paths(path)
     if Path(path).suffix.lower() != ".ptu":
         dot = simulate(complete, random_seed=root_seed)
@@ -327,8 +330,15 @@ def _settings(
 
 
 def _root_seed(random_seed: int | np.random.Generator | None) -> int:
-    if isinstance(random_seed, (int, np.integer)):
+    if isinstance(random_seed, (int, np.integer)) and not isinstance(random_seed, bool):
+        if random_seed < 0:
+            raise ValueError(f"`random_seed` must be 0 or more, got {random_seed}")
         return int(random_seed)
+    if random_seed is not None and not isinstance(random_seed, np.random.Generator):
+        raise ValueError(
+            "`random_seed` must be a whole number, 0 or more, a numpy Generator or None, got "
+            f"{random_seed!r}"
+        )
     return int(np.random.default_rng(random_seed).integers(2**63))
 
 

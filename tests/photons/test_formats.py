@@ -370,7 +370,7 @@ def test_seconds_are_kept_to_the_picosecond(tmp_path):
         ("time_s\n0.1\n\nnan\n", {}, "not a number in 1 rows, first in row 2"),
         ("time_s\n0.2\n0.1\n", {}, "backwards"),
         ("time_s\n-1.0\n0.1\n", {}, "negative"),
-        ("time_s\nx\n0.1\n", {}, "must be a list of numbers"),
+        ("time_s\nx\n0.1\n", {}, "must hold numbers, but holds text, first 'x'"),
         ("time_ticks\n1\n2\n", {}, "tick_s"),
         ("time_ticks\n1.5\n2\n", {"tick_s": 1e-9}, "fractions"),
         ("time_ticks\n1\n2\n", {"tick_s": -1.0}, "must be positive"),
@@ -383,6 +383,8 @@ def test_seconds_are_kept_to_the_picosecond(tmp_path):
         ("a,b\n1,2\n", {"columns": {"c": "time_ns"}}, "no column 'c'"),
         ("1,2\n3\n4,5,6\n", {}, "not a table"),
         ("1\n2\n", {"gain": 1.0}, "frame_s"),
+        ("1\n2\n", {"width_s": "10 ms"}, "`width_s` must be a number, got '10 ms'"),
+        ("1\n2\n", {"frame_s": 0.1, "gain": True}, "`gain` must be a number, got True"),
     ],
 )
 def test_csv_errors(tmp_path, text, options, message):

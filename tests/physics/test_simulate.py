@@ -732,6 +732,8 @@ def test_wrong_settings_are_named(change: dict[str, Any], message: str) -> None:
         (lambda: PeriodicModulation(1.0, 1.1), "depth"),
         (lambda: Drift(0.1, "square"), "kind"),
         (lambda: simulate([BRIGHT]), "duration_s"),
+        (lambda: simulate([BRIGHT], None, 1.0, random_seed=-1), "`random_seed` must be 0 or more"),
+        (lambda: simulate([BRIGHT], None, 1.0, random_seed="x"), "a whole number, 0 or more"),
         (lambda: simulate_chunks([BRIGHT], duration_s=1.0, chunk_s=-1.0), "chunk_s"),
         (lambda: simulate_jumps([[0.0, -1.0], [1.0, 0.0]], 1.0), "generator_per_s"),
         (lambda: simulate_jumps([[0.0, 1.0]], 1.0), "generator_per_s"),
