@@ -1,9 +1,10 @@
-"""Evidence of a number of states by two methods: Laplace and importance sampling.
+"""Evidence of a number of states by two methods: Laplace, and sampling.
 
 Both work in coordinates in which the posterior is close to normal (`Coordinates`). The
 importance sampler draws from a heavy-tailed density around every mode found, corrected for
 overlap between the copies of a mode under exchange of states, and its weights are smoothed and
-judged by Pareto's k [1]_.
+judged by Pareto's k [1]_. Where its first round is not enough and a state is surplus, the evidence
+comes from how often a Gibbs sampler leaves a state unvisited (`pncbayes.inference.visits`).
 
 References
 ----------
@@ -23,10 +24,12 @@ from scipy.special import gammaln, logsumexp
 
 from pncbayes.inference.collapsed import CollapsedPosterior
 from pncbayes.inference.coordinates import Coordinates
+from pncbayes.inference.gibbs import GibbsSampler
 from pncbayes.inference.mixture import Component, Mixture
 from pncbayes.inference.optimum import Mode, climb, curvature_at, settle
 from pncbayes.inference.posterior import Posterior
 from pncbayes.inference.unvisited import Base, NewState
+from pncbayes.inference.visits import evidence_by_visits
 
 __all__ = ["MARGIN", "Evidence", "estimate_evidence", "quick_log_evidence"]
 
@@ -43,6 +46,9 @@ _FRESH = 3
 _BATCHES = 3
 # effective draws that intervals need
 _LEAST_DISTINCT = 100.0
+# nats that the evidence with a state unvisited may lie below a quick figure of the rest, and be
+# a part of the whole that counts: the quick figure is low
+_SURPLUS = 3.0
 # nats below the best at which a rough figure does
 _NEGLIGIBLE = 4.0
 
@@ -56,21 +62,22 @@ class Evidence:
     n_states
         Number of states.
     log_evidence
-        The figure to use: importance sampling where it is reliable, else Laplace.
+        The figure to use: by sampling where that was run, else Laplace.
     laplace, importance
         The two methods; `importance` is NaN where it was not run. To Laplace's approximation
         around the modes in which all states are visited is added what is known of the others.
     error
         Standard error of `log_evidence`; for Laplace, a rough bound.
     pareto_k, effective_draws
-        Quality of the importance weights.
+        Quality of the importance weights; by `gibbs`, NaN, and what its chains are worth.
     draws
         Equally weighted posterior draws in log coordinates, shape ``(n_draws, size)``; empty
         where importance sampling was not run.
     mode
         The best mode.
     method
-        ``"importance"``, ``"rough"`` (importance weights not reliable) or ``"laplace"``.
+        ``"importance"``, ``"gibbs"``, ``"rough"`` (importance weights not reliable) or
+        ``"laplace"``.
     base
         What the model with one state more builds on.
     """
@@ -281,6 +288,24 @@ def estimate_evidence(
         Whether another number of states may be as probable: else a rough figure does.
     """
     modes = [_bright_to_dim(posterior, mode) for mode in modes]
+    labels = gammaln(posterior.n_states + 1)
+    rough = np.array([quick_log_evidence(posterior, mode) for mode in modes])
+    visited = np.array([_all_visited(posterior, mode) for mode in modes])
+    surplus = None
+    unvisited = -np.inf
+    tried_visits = False
+    if base is not None and not posterior.has_excess:
+        surplus = NewState(base, posterior)
+        unvisited = surplus.log_evidence_if_unvisited(rng)
+        # where a state is surplus, modes and their curvatures are of no use
+        seen = float(rough[visited].max()) if visited.any() else -np.inf
+        if max(unvisited, rough.max()) >= worth and unvisited > seen - _SURPLUS:
+            tried_visits = True
+            found_by_visits = _by_visits(
+                surplus, posterior, modes, float(np.logaddexp(unvisited, seen)), rng, n_kept
+            )
+            if found_by_visits is not None:
+                return found_by_visits
     pairs = [
         _component(posterior, near)
         for mode in modes
@@ -290,18 +315,12 @@ def estimate_evidence(
     best = max((mode for _, mode in pairs), key=lambda mode: mode.log_density)
     if len(pairs) > len(modes):
         best = modes[0]
-    labels = gammaln(posterior.n_states + 1)
     parts = np.array([component.log_evidence for component in components])
     # a mode at the edge of what the parameters may be has no finite curvature
-    rough = np.array([quick_log_evidence(posterior, mode) for mode in modes])
     parts = np.where(np.isfinite(parts), parts, rough.max())
     laplace = float(_laplace(posterior, pairs, parts, len(modes)) + labels)
-    surplus = None
-    unvisited = -np.inf
-    if base is not None and not posterior.has_excess:
-        surplus = NewState(base, posterior)
-        unvisited = surplus.log_evidence_if_unvisited(rng)
-        if not all(_all_visited(posterior, mode) for mode in modes):
+    if surplus is not None:
+        if not visited.all():
             held = [n for n, (_, mode) in enumerate(pairs) if _all_visited(posterior, mode)]
             laplace = -np.inf
             if held:
@@ -309,8 +328,7 @@ def estimate_evidence(
                 repeated = max(round(len(held) * len(modes) / len(pairs)), 1)
                 laplace = float(_laplace(posterior, some, parts[held], repeated) + labels)
         laplace = float(np.logaddexp(laplace, unvisited))
-    quick = max(quick_log_evidence(posterior, mode) for mode in modes)
-    highest = max(laplace, quick, unvisited)
+    highest = max(laplace, rough.max(), unvisited)
     if highest < worth:
         return Evidence(
             posterior.n_states, highest, laplace, np.nan, 0.5, np.nan, 0.0,
@@ -330,6 +348,11 @@ def estimate_evidence(
         behind = worth + MARGIN - found.log_mean - labels
         if _enough(found, behind) or attempt == n_adaptations:
             break
+        if surplus is not None and not tried_visits:
+            tried_visits = True
+            found_by_visits = _by_visits(surplus, posterior, modes, laplace, rng, n_kept)
+            if found_by_visits is not None:
+                return found_by_visits
         if surplus is not None and behind > MARGIN and attempt:
             break
         # where one draw in twelve counts, more of the same are worth more than new components
@@ -368,6 +391,39 @@ def estimate_evidence(
         Base(posterior, best, sampler.points.copy(), weights, found.log_mean, error)
         if np.isfinite(importance)
         else None,
+    )
+
+
+def _by_visits(
+    surplus: NewState,
+    posterior: Posterior,
+    modes: list[Mode],
+    laplace: float,
+    rng: np.random.Generator,
+    n_kept: int,
+) -> Evidence | None:
+    """Evidence from how often states are not visited; None where that does not give it."""
+    if not GibbsSampler.can_sample(posterior):
+        return None
+    found = evidence_by_visits(surplus, [posterior.unpack(mode.vector) for mode in modes], rng)
+    if found is None:
+        return None
+    points, size = found.points, len(found.points)
+    keep = rng.choice(size, size=n_kept, replace=size < n_kept)
+    weights = np.full(size, 1.0 / size)
+    base = Base(posterior, modes[0], points.copy(), weights, found.log_mean, found.error)
+    return Evidence(
+        posterior.n_states,
+        found.log_mean + float(gammaln(posterior.n_states + 1)),
+        laplace,
+        np.nan,
+        found.error,
+        np.nan,
+        found.effective,
+        points[keep],
+        modes[0],
+        "gibbs",
+        base,
     )
 
 

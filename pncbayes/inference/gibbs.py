@@ -13,7 +13,9 @@ References
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +27,12 @@ from pncbayes.hmm.likelihood import FASTEST_PER_BIN
 from pncbayes.hmm.sparse import Active, SparseColumns
 from pncbayes.hmm.switching import switch_weights
 from pncbayes.inference.collapsed import CollapsedPosterior
-from pncbayes.inference.evidence import Evidence
 from pncbayes.inference.gibbs_kernels import attribute_photons, draw_levels, draw_rates
 from pncbayes.inference.optimum import settle
 from pncbayes.inference.posterior import Parameters, Posterior
+
+if TYPE_CHECKING:
+    from pncbayes.inference.evidence import Evidence
 
 __all__ = ["GibbsSampler", "PosteriorDraws", "posterior_draws"]
 
@@ -141,6 +145,11 @@ class GibbsSampler:
         The density; its likelihood holds the data.
     rng
         Source of the draws.
+
+    Attributes
+    ----------
+    last_seconds
+        Seconds that the path of the last sweep spent in each state, shape ``(n_states,)``.
     """
 
     def __init__(self, posterior: Posterior, rng: np.random.Generator) -> None:
@@ -149,6 +158,7 @@ class GibbsSampler:
         self.posterior, self.rng = posterior, rng
         self.likelihood = posterior.likelihood
         self._active: Active | None = None
+        self.last_seconds = np.zeros(posterior.n_states)
         emission = self.likelihood.emission
         assert isinstance(emission, PoissonEmission)
         self._rows = np.ascontiguousarray(emission.counts)
@@ -181,6 +191,7 @@ class GibbsSampler:
     def sweep(self, point: Parameters) -> Parameters:
         """Return the parameters after one sweep."""
         photons, time_s, n_stay, n_pair = self._attribute(point)
+        self.last_seconds = time_s
         posterior, model, rng = self.posterior, self.posterior.model, self.rng
         brightest, exits = model.brightest_rate_per_s, model.exit_rate_per_s
         rate = draw_levels(
@@ -218,6 +229,22 @@ class GibbsSampler:
             transition_rate_per_s=rates,
             concentration=concentration,
         )
+
+    def path(self, point: Parameters) -> tuple[Array, Array]:
+        """Seconds in each state, and switches out of it, of a path drawn at a point.
+
+        Returns
+        -------
+        seconds, switches : ndarray
+            Shape ``(n_states,)``.
+        """
+        _, seconds, _, n_pair = self._attribute(point)
+        switches = np.zeros(self.posterior.n_states)
+        pairs = itertools.combinations(range(self.posterior.n_states), 2)
+        for (i, j), kinds in zip(pairs, n_pair.sum(axis=2), strict=True):
+            switches[i] += kinds[0] + kinds[2] + kinds[3]
+            switches[j] += kinds[1] + kinds[2] + kinds[3]
+        return seconds, switches
 
     def _attribute(self, point: Parameters) -> tuple[Array, Array, Array, Array]:
         """Draw path and photons: per state and gate, time in s, and switches inside bins."""

@@ -117,7 +117,7 @@ def _evidence_failures(evidences: list[Evidence], probability: Array) -> list[st
                 f"evidence of {one.n_states} states is rough (Pareto k {one.pareto_k:.2f}, "
                 f"{one.effective_draws:.0f} effective draws): P({one.n_states}) is uncertain"
             )
-        apart = abs(one.laplace - one.importance)
+        apart = abs(one.laplace - one.log_evidence)
         if share > 0.05 and np.isfinite(apart) and apart > 1.0 + 3.0 * one.error:
             notes.append(
                 f"the two evidence methods differ by {apart:.1f} nats at {one.n_states} states"

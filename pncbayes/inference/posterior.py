@@ -148,7 +148,7 @@ class Posterior:
         self.pooled = pooled_decay(likelihood.gate_totals)
         self.has_excess = likelihood.emission.has_excess
         self.repulsion = model.repulsion if self.n_gates == 1 else 0.0
-        self._log_selberg = log_selberg(n_states - 1, self.repulsion)
+        self.log_selberg = log_selberg(n_states - 1, self.repulsion)
         self.active: Active | None = None
         self._off = ~np.eye(n_states, dtype=bool)
         self._rates_at = n_states * self.n_gates
@@ -230,7 +230,7 @@ class Posterior:
             np.log(brightest.median),
             brightest.sigma,
             self.repulsion,
-            self._log_selberg,
+            self.log_selberg,
         )
         if self.n_gates > 1:
             if not point.concentration < _LARGEST_CONCENTRATION:

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["brightness_prior", "switching_prior"]
+__all__ = ["brightness_prior", "log_new_level", "switching_prior"]
 
 Array = NDArray[np.float64]
 
@@ -83,6 +83,49 @@ def brightness_prior(
             share[k, g] = gate_rate_per_s[k, g] / rate[k]
             slope[k, g] = rate_slope[k] * share[k, g]
     return value, slope, share
+
+
+@njit(cache=True, nogil=True)
+def log_new_level(
+    old_per_s: Array,
+    log_median: float,
+    sigma: float,
+    repulsion: float,
+    log_selberg_old: float,
+    log_selberg_new: float,
+    log_above: float,
+    nodes: Array,
+    node_weights: Array,
+) -> float:
+    """Log of the prior of one level more over that of the old ones, the new one integrated out.
+
+    Parameters
+    ----------
+    old_per_s
+        Brightness of the old levels, shape ``(n_states,)``.
+    log_median, sigma, repulsion
+        As in `brightness_prior`.
+    log_selberg_old, log_selberg_new
+        Its `log_selberg` for the old levels, and with the new one.
+    log_above
+        Log of how far above the brightest old level the new one may be.
+    nodes, node_weights
+        Quadrature on (0, 1): of the new level as a share of the brightest, and of its log above.
+    """
+    n_old = old_per_s.shape[0]
+    rates = np.empty((n_old + 1, 1))
+    rates[:n_old, 0] = old_per_s
+    brightest = old_per_s.max()
+    before = brightness_prior(rates[:n_old], log_median, sigma, repulsion, log_selberg_old)[0]
+    total = 0.0
+    for m in range(nodes.shape[0]):
+        rates[n_old, 0] = nodes[m] * brightest
+        value = brightness_prior(rates, log_median, sigma, repulsion, log_selberg_new)[0]
+        total += node_weights[m] / nodes[m] * math.exp(value - before)
+        rates[n_old, 0] = math.exp(nodes[m] * log_above) * brightest
+        value = brightness_prior(rates, log_median, sigma, repulsion, log_selberg_new)[0]
+        total += node_weights[m] * log_above * math.exp(value - before)
+    return math.log(total)
 
 
 @njit(cache=True, nogil=True)

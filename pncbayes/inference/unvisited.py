@@ -25,14 +25,15 @@ from pncbayes.inference.optimum import Mode
 from pncbayes.inference.posterior import Posterior
 from pncbayes.inference.special import log_sum_exp
 
-__all__ = ["Base", "NewState"]
+__all__ = ["LOG_ABOVE", "Base", "NewState"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 # Cells of brightness below the brightest level, evenly spaced, and above it, even in the log.
 _CELLS_BELOW, _CELLS_ABOVE = 96, 24
-_LOG_ABOVE = 2.5
+# Log of how far above the brightest of the others a new state may be.
+LOG_ABOVE = 2.5
 # A share of the brightness is spread evenly, so that a narrow gap between levels is not missed.
 _EVEN = 0.1
 # Rates into the new state: shape and mean, in entries per time spent in the old one, of the two
@@ -155,18 +156,40 @@ class NewState:
         known = [self.base.density_of_draw(int(index)) for index in chosen]
         old = self.base.points[chosen]
         occupied_s = np.array([seconds for _, seconds in known]).reshape(n_draws, -1)
+        points, label = self.join(old, occupied_s, rng)
+        return points, label, np.array([density for density, _ in known]), occupied_s
+
+    def join(self, old: Array, occupied_s: Array, rng: np.random.Generator) -> tuple[Array, Index]:
+        """Add a new state that is hardly visited to draws of the model with one state fewer.
+
+        Parameters
+        ----------
+        old
+            Shape ``(n, size)``.
+        occupied_s
+            Time that each spends in its states, shape ``(n, n_states - 1)``.
+        rng
+            Source of the new states.
+
+        Returns
+        -------
+        points : ndarray
+            States from bright to dim, shape ``(n, size)``.
+        label : ndarray
+            Which of them is new, shape ``(n,)``.
+        """
         gates = self._draw_gates(old, rng)
         entries = self._draw_entries(old, occupied_s, rng)
-        exits = self._draw_exits(n_draws, rng)
+        exits = self._draw_exits(len(old), rng)
         label = (self._brightness(old) > log_sum_exp(gates)[:, None]).sum(axis=1)
-        points = np.empty((n_draws, self.posterior.size))
+        points = np.empty((len(old), self.posterior.size))
         for new in range(self.n_states):
             own = np.flatnonzero(label == new)[:, None]
             points[own, self._old[new]] = old[own[:, 0]]
             points[own, self._gates[new]] = gates[own[:, 0]]
             points[own, self._entries[new]] = entries[own[:, 0]]
             points[own, self._exits[new]] = exits[own[:, 0]]
-        return points, label, np.array([density for density, _ in known]), occupied_s
+        return points, label
 
     def log_evidence_if_unvisited(self, rng: np.random.Generator, n_draws: int = 64) -> float:
         """Part of the log evidence from points whose new state is not visited at all.
@@ -176,18 +199,24 @@ class NewState:
         Laplace's approximation is not where a state is hardly visited.
         """
         points, label, value, occupied_s = self._draw(n_draws, rng)
+        logs = self._log_unvisited(points, label, occupied_s)
+        logs[~np.isfinite(value)] = -np.inf
+        for n, new in enumerate(label):
+            logs[n] += self.label_weights(np.insert(occupied_s[n], new, 0.0))[new]
+        mean = float(log_sum_exp(logs) - np.log(n_draws)) + self.base.log_mean
+        return mean + float(gammaln(self.n_states + 1))
+
+    def _log_unvisited(self, points: Array, label: Index, occupied_s: Array) -> Array:
         log_density = self._log_density_of_new(points, label, occupied_s)
         posterior, base = self.posterior, self.base.posterior
-        logs = np.full(n_draws, -np.inf)
-        for n in np.flatnonzero(np.isfinite(log_density) & np.isfinite(value)):
+        logs = np.full(len(points), -np.inf)
+        for n in np.flatnonzero(np.isfinite(log_density)):
             new = label[n]
             entered = float(np.exp(points[n, self._entries[new]]) @ occupied_s[n])
             log_prior = posterior.log_prior(points[n])[0]
             log_prior -= base.log_prior(points[n, self._old[new]])[0]
-            name = self.label_weights(np.insert(occupied_s[n], new, 0.0))[new]
-            logs[n] = log_prior - entered + name - log_density[n]
-        mean = float(log_sum_exp(logs) - np.log(n_draws)) + self.base.log_mean
-        return mean + float(gammaln(self.n_states + 1))
+            logs[n] = log_prior - entered - log_density[n]
+        return logs
 
     def log_density(self, points: Array, label: Index) -> Array:
         """Log density of points whose state `label` is the new one, shape ``(n,)``."""
@@ -354,6 +383,6 @@ def _brightness_cells() -> tuple[Array, Array]:
     """Edges and middles of cells of brightness, as shares of the brightest old level."""
     # a first cell that reaches down to nothing, for the log
     below = np.concatenate(([1e-12, 1e-4, 1e-3], np.linspace(0.0, 1.0, _CELLS_BELOW + 1)[1:]))
-    above = np.exp(np.linspace(0.0, _LOG_ABOVE, _CELLS_ABOVE + 1))[1:]
+    above = np.exp(np.linspace(0.0, LOG_ABOVE, _CELLS_ABOVE + 1))[1:]
     edges = np.concatenate([below, above])
     return edges, 0.5 * (edges[1:] + edges[:-1])

@@ -243,7 +243,8 @@ def test_two_states_that_the_data_hardly_show(bright: float, dim: float) -> None
     likelihood = BinnedLikelihood(counts, WIDTH_S)
     for seed in range(2):
         found = scan_n_states(likelihood, counts, MODEL, [1, 2], np.random.default_rng(seed))[1]
-        assert found.log_evidence == pytest.approx(expected, abs=0.25)
+        assert found.error < 0.2
+        assert found.log_evidence == pytest.approx(expected, abs=0.1 + 3.0 * found.error)
 
 
 def test_stated_error_is_that_of_repetition() -> None:

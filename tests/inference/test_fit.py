@@ -505,8 +505,9 @@ def test_counts_that_are_all_zero() -> None:
     found = quick_fit(dark, max_states=1)
     assert found.states["rate_per_s_q95"][0] < 20.0
     # with two, one may be bright and never visited: the time is spent in the dark all the same
-    states = quick_fit(dark, max_states=2).states
-    assert (states["occupancy_mean"] * states["rate_per_s_mean"]).sum() < 20.0
+    draws = quick_fit(dark, max_states=2).tree["posterior"].dataset
+    light_per_s = (draws["occupancy"] * draws["rate_per_s"]).sum("state")
+    assert float(light_per_s.mean()) < 20.0
 
 
 def simple_counts(counts: NDArray[np.float64]) -> xr.Dataset:
