@@ -48,15 +48,10 @@ OURS = "pncbayes"
 # what has no part in the number of states and the intervals
 _NOT_COUNTED = {
     "__init__.py", "arguments.py", "build.py", "checks.py", "fit.py", "jax_kernels.py", "jax_op.py",
-    "judge.py", "levels.py",
-    "numba_likelihood.py", "nuts.py", "op.py", "photon_by_photon.py",
+    "judge.py", "levels.py", "numba_likelihood.py", "nuts.py", "op.py", "photon_by_photon.py",
     "photon_kernels.py", "photon_propagators.py", "pymc_model.py", "reference.py", "results.py",
     "sensitivity.py",
 }  # fmt: skip
-
-# what has a part in the intervals alone
-_OF_INTERVALS = {"gibbs.py", "gibbs_kernels.py"}
-_WITH_INTERVALS = {"interval_coverage", "phantom"}
 
 Row = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -84,13 +79,12 @@ class Task:
 Work = Callable[[Task], Row]
 
 
-def code_digest(benchmark: str) -> str:
+def code_digest() -> str:
     """Hash of the code behind the answers: comments, docstrings and layout do not count."""
-    left_out = _NOT_COUNTED if benchmark in _WITH_INTERVALS else _NOT_COUNTED | _OF_INTERVALS
     state = hashlib.blake2b(digest_size=6)
     package = ROOT / "pncbayes"
     for path in sorted([*package.glob("hmm/*.py"), *package.glob("inference/*.py")]):
-        if path.name in left_out:
+        if path.name in _NOT_COUNTED:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
@@ -197,7 +191,7 @@ def run(
     options
         Of `parser`.
     """
-    own = code_digest(benchmark)
+    own = code_digest()
 
     def finished(task: Task) -> Row | None:
         row = read_row(task.path(benchmark))
