@@ -297,9 +297,11 @@ def estimate_evidence(
     if base is not None and not posterior.has_excess:
         surplus = NewState(base, posterior)
         unvisited = surplus.log_evidence_if_unvisited(rng)
-        # where a state is surplus, modes and their curvatures are of no use
+        # where a state is surplus, modes and their curvatures are of no use; without delays there
+        # are few parameters, and the importance sampler is fast and mostly enough
         seen = float(rough[visited].max()) if visited.any() else -np.inf
-        if max(unvisited, rough.max()) >= worth and unvisited > seen - _SURPLUS:
+        many = posterior.n_gates > 1
+        if many and max(unvisited, rough.max()) >= worth and unvisited > seen - _SURPLUS:
             tried_visits = True
             found_by_visits = _by_visits(
                 surplus, posterior, modes, float(np.logaddexp(unvisited, seen)), rng, n_kept
