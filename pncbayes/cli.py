@@ -10,15 +10,15 @@ import io
 import json
 import math
 import os
-import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from pncbayes.errors import PhotonFileError, PncbayesWarning
 
 __all__ = ["app", "main"]
 
@@ -33,6 +33,8 @@ app = typer.Typer(
 
 # Exit status of bad input, the same as that of a wrong option.
 _BAD_INPUT = 2
+# One photon does not tell a rate.
+_FEWEST_PHOTONS = 2
 # Warnings that this command has printed.
 _shown: list[str] = []
 
@@ -110,8 +112,6 @@ def _fail(message: str) -> None:
 def _show_warning(
     message: Warning | str, category: type[Warning], *_: object, **__: object
 ) -> None:
-    from pncbayes.errors import PncbayesWarning
-
     # warnings of other packages are for developers; ours are about the data
     if issubclass(category, PncbayesWarning):
         _warn(str(message))
@@ -241,9 +241,11 @@ def fit(
     )
     if response is not None and not _is_photons(data):
         raise ValueError(f"--response needs photons, but {file} holds counts per bin")
+    _check_enough(file, data)
     for text in _warnings_of(data):
         _warn(text)
     from pncbayes.inference.fit import fit as fit_states
+    from pncbayes.report.files import write_results
     from pncbayes.report.tables import fit_report
 
     result = fit_states(
@@ -255,7 +257,7 @@ def fit(
         random_seed=seed,
         progressbar=sys.stderr.isatty(),
     )
-    _write_results(result, out)
+    write_results(result, out)
     _print(fit_report(result))
     typer.echo(f"wrote {out}/summary.json, fit.nc, overview.png")
 
@@ -270,6 +272,7 @@ def demo(out: Out = Path("demo"), seed: Seed = 1) -> None:
     from pncbayes.photons.formats import read
     from pncbayes.physics.presets import preset
     from pncbayes.physics.simulate import simulate_to_file
+    from pncbayes.report.files import write_results
     from pncbayes.report.tables import fit_report, truth_table
 
     dot = preset("demo")
@@ -280,7 +283,7 @@ def demo(out: Out = Path("demo"), seed: Seed = 1) -> None:
     photons = read(file)
     typer.echo(f"wrote and read back {photons.n_photons:,} photons: {file}")
     result = fit_states(photons, random_seed=seed, progressbar=sys.stderr.isatty())
-    _write_results(result, out)
+    write_results(result, out)
     _print(fit_report(result))
     _print(truth_table(result, truth).rich())
     typer.echo(f"wrote {out}/summary.json, fit.nc, overview.png: open overview.png")
@@ -302,7 +305,12 @@ def _read(file: Path, salvage: bool, option: list[str] | None, **units: float | 
         number = isinstance(given[name], int | float) and not isinstance(given[name], bool)
         if not number and (name.endswith(("_s", "_ns")) or name in CAMERA_OPTIONS):
             raise ValueError(f"`--option` {name} must be a number, got {value!r}")
-    return read(file, salvage=salvage, **given)
+    try:
+        return read(file, salvage=salvage, **given)
+    except PhotonFileError as error:
+        # the reader gives its advice in Python
+        text = str(error).replace("`salvage=True`", "`--salvage`")
+        raise PhotonFileError(text) from error
 
 
 def _warnings_of(data: Any) -> list[str]:
@@ -314,6 +322,18 @@ def _is_photons(data: Any) -> bool:
     from pncbayes.photons.stream import Photons
 
     return isinstance(data, Photons)
+
+
+def _check_enough(file: Path, data: Any) -> None:
+    """Refuse too few photons here: the fit would blame the width of bins that it chose itself."""
+    if not _is_photons(data) and data.attrs.get("kind") != "photons":
+        return
+    n_photons = len(data) if _is_photons(data) else int(data["counts"].sum())
+    if n_photons < _FEWEST_PHOTONS:
+        raise PhotonFileError(
+            f"{file}: holds {n_photons} photon{'' if n_photons == 1 else 's'}, too few to fit; at "
+            f"least {_FEWEST_PHOTONS} are needed: record for longer or choose another file"
+        )
 
 
 def _trace_facts(trace: Any) -> dict[str, Any]:
@@ -353,45 +373,3 @@ def _check_out(out: Path) -> None:
         raise ValueError(f"--out {out}: {there} is a file; give a folder")
     if not os.access(there, os.W_OK):
         raise ValueError(f"--out {out}: no permission to write in {there}")
-
-
-def _write_results(result: Any, out: Path) -> None:
-    from pncbayes.report.overview import save_overview
-
-    with _written_aside(out) as folder:
-        result.save(folder / "fit.nc")
-        save_overview(result, folder / "overview.png")
-        text = json.dumps(_without_nan(result.summary()), indent=2, allow_nan=False)
-        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _without_nan(value: Any) -> Any:
-    """Return what JSON can hold: numbers that are not finite become null."""
-    if isinstance(value, dict):
-        return {str(key): _without_nan(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-@contextmanager
-def _written_aside(out: Path) -> Iterator[Path]:
-    """Give a folder beside `out`; when all is written, move what it holds to `out`.
-
-    A new `out` appears whole. In one that exists files are replaced one by one, the summary
-    last, and other files stay. After an error nothing is left and `out` is as before.
-    """
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    folder = out.absolute().parent / f".{out.absolute().name}.{os.getpid()}.partial"
-    folder.mkdir()
-    try:
-        yield folder
-        if out.exists():
-            for file in sorted(folder.iterdir(), key=lambda one: one.name == "summary.json"):
-                file.replace(out / file.name)
-        else:
-            folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

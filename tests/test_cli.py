@@ -127,7 +127,7 @@ def test_a_failed_write_leaves_nothing(
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device", "overview.png")
 
-    monkeypatch.setattr("pncbayes.report.overview.save_overview", fail)
+    monkeypatch.setattr("pncbayes.report.files.save_overview", fail)
     before = names(tmp_path)
     result = run("fit", recording, "--out", tmp_path / "out", *UNITS)
     assert_fails(result, "overview.png", "No space left on device")
@@ -177,6 +177,44 @@ def test_a_foreign_file_is_one_line(tmp_path: Path, command: str, content: bytes
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     assert_fails(run("info", tmp_path / "nowhere.ptu"), "nowhere.ptu")
+
+
+@pytest.mark.parametrize("width", [(), ("--width-ms", 5)])
+def test_too_few_photons_are_refused_by_their_number(
+    calls: list[dict[str, Any]], tmp_path: Path, width: tuple[Any, ...]
+) -> None:
+    file, out = tmp_path / "dim.csv", ("--out", tmp_path / "out")
+    file.write_text("time_ticks\n5\n", encoding="utf-8")
+    result = run("fit", file, *out, "--tick-s", 1e-6, *width)
+    assert_fails(result, "dim.csv: holds 1 photon, too few to fit", "at least 2 are needed")
+    assert "width" not in result.stderr
+    assert run("info", file, "--tick-s", 1e-6).exit_code == 0
+    file.write_text("counts\n0\n1\n0\n", encoding="utf-8")
+    assert_fails(run("fit", file, *out, "-o", "width_s=0.01"), "dim.csv: holds 1 photon, too few")
+    assert names(tmp_path) == {"dim.csv"}
+    assert not calls
+    file.write_text("time_ticks\n5\n900\n", encoding="utf-8")
+    assert run("fit", file, *out, "--tick-s", 1e-6, *width).exit_code == 0
+
+
+def test_a_truncated_file_is_salvaged_when_asked(
+    calls: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    file, out = tmp_path / "dot.ptu", ("--out", tmp_path / "out")
+    assert run("simulate", file, "--preset", "auger", "--duration-s", 0.2).exit_code == 0
+    file.write_bytes(file.read_bytes()[:-10])
+    for command in (("info", file), ("fit", file, *out)):
+        result = run(*command)
+        assert_fails(result, "dot.ptu: the file is truncated", "whole records with `--salvage`")
+        assert "salvage=True" not in result.stderr
+        result = run(*command, "--salvage")
+        assert result.exit_code == 0, result.stderr
+        assert result.stderr.startswith("warning: the file is truncated: its header promises ")
+        promised, whole = (int(word) for word in result.stderr.split() if word.isdigit())
+        assert promised - whole == 3
+        assert "the rest is lost" in result.stderr
+    assert names(tmp_path / "out") == RESULTS
+    assert len(calls) == 1
 
 
 def test_a_table_without_units_is_refused(recording: Path) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pncbayes.hmm.numba_emission import IMPOSSIBLE, LOG_ZERO, exponential
 from pncbayes.hmm.numba_kernels import forward, forward_backward_grouped
+from pncbayes.hmm.runs import join_runs, split_slopes
 from pncbayes.hmm.switching import switch_weights, switch_weights_pullback
 
 __all__ = ["gradient", "matrices", "value"]
@@ -242,10 +243,10 @@ def _collect(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _scale(largest: Array, row_of_bin: Index) -> float:
+def _scale(largest: Array, steps: Index) -> float:
     total = 0.0
-    for t in range(row_of_bin.shape[0]):
-        total += largest[row_of_bin[t]]
+    for t in range(steps.shape[0]):
+        total += largest[steps[t]]
     return total if total > IMPOSSIBLE else -np.inf
 
 
@@ -297,7 +298,8 @@ def matrices(
 def value(
     counts: Array,
     constant: Array,
-    row_of_bin: Index,
+    steps: Index,
+    parts: Index,
     gate_rate: Array,
     width_s: float,
     nodes: Array,
@@ -312,8 +314,8 @@ def value(
         Distinct rows of data, shape ``(n_gates, n_rows)``.
     constant
         Minus the logarithms of the factorials of each row, shape ``(n_rows,)``.
-    row_of_bin
-        Row of each bin, shape ``(n_bins,)``.
+    steps, parts
+        The row of each bin, or runs of bins, as `pncbayes.hmm.runs.find_runs` returns them.
     gate_rate
         Counts per s in each gate, shape ``(n_states, n_gates)``.
     width_s
@@ -325,27 +327,29 @@ def value(
     """
     n_states = gate_rate.shape[0]
     of_rows, largest = matrices(counts, constant, gate_rate, width_s, nodes, stay, pair_weights)
-    scale = _scale(largest, row_of_bin)
+    joined, logs, _ = join_runs(of_rows, largest, parts)
+    scale = _scale(logs, steps)
     if scale == -np.inf:
         return scale
     initial = np.full(n_states, 1.0 / n_states)
-    return scale + forward(of_rows, row_of_bin, initial)
+    return scale + forward(joined, steps, initial)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def gradient(
     counts: Array,
     constant: Array,
-    row_of_bin: Index,
+    steps: Index,
+    parts: Index,
     starts: Index,
-    bins: Index,
+    places: Index,
     gate_rate: Array,
     width_s: float,
     rates: Array,
     nodes: Array,
     node_weights: Array,
 ) -> tuple[float, Array, Array, Array]:
-    """Log-likelihood and its derivatives; parameters as in `value`, and `group_bins` of the bins.
+    """Log-likelihood and its derivatives; parameters as in `value`, and `group_bins` of the steps.
 
     Returns
     -------
@@ -365,14 +369,16 @@ def gradient(
     logs, totals = _log_means(means)
     of_rows, largest, columns, room = _blocks(counts, constant, logs, totals, stay, pair_weights)
     size = columns.shape[1]
-    scale = _scale(largest, row_of_bin)
-    found, matrix_slope, _ = forward_backward_grouped(
-        of_rows, row_of_bin, starts, bins, np.full(n_states, 1.0 / n_states)
+    joined, scales, over = join_runs(of_rows, largest, parts)
+    scale = _scale(scales, steps)
+    found, slope, _ = forward_backward_grouped(
+        joined, steps, starts, places, np.full(n_states, 1.0 / n_states)
     )
     gate_slope = np.zeros((n_states, n_gates))
     occupied = np.zeros(n_states)
     if not math.isfinite(scale + found):
         return -np.inf, gate_slope, np.zeros((n_states, n_states)), occupied
+    matrix_slope = split_slopes(joined, over, parts, slope)
     expected = np.zeros((logs.shape[0], n_gates))
     mass = np.zeros(logs.shape[0])
     stay_slope = np.zeros(n_states)
@@ -394,9 +400,9 @@ def gradient(
                 occupied[i] += mass[column] * (1.0 - w)
                 occupied[j] += mass[column] * w
                 for g in range(n_gates):
-                    slope = _by_mean(expected[column, g], means[column, g], mass[column]) * width_s
-                    gate_slope[i, g] += (1.0 - w) * slope
-                    gate_slope[j, g] += w * slope
+                    each = _by_mean(expected[column, g], means[column, g], mass[column]) * width_s
+                    gate_slope[i, g] += (1.0 - w) * each
+                    gate_slope[j, g] += w * each
                 column += 1
     rates_slope = switch_weights_pullback(
         rates, width_s, nodes, node_weights, stay_slope, pair_slope

@@ -17,6 +17,7 @@ from pncbayes.hmm.emission import (
     mixed_excess,
     mixed_excess_pullback,
 )
+from pncbayes.hmm.runs import find_runs, share_rows
 from pncbayes.hmm.sparse import Active, ColumnSlopes, SparseColumns
 from pncbayes.hmm.switching import (
     n_pairs,
@@ -116,12 +117,10 @@ class BinnedLikelihood:
         self.width_s = float(width_s)
         self.n_bins, self.n_gates = data.shape
         self.totals = data.sum(axis=1)
-        row_of_bin = np.arange(self.n_bins, dtype=np.int64)
-        rows = data
-        if self.n_gates == 1:
-            # bins with equal counts share one matrix: the work no longer grows with the nodes
-            rows, inverse = np.unique(data[:, 0], return_inverse=True)
-            rows, row_of_bin = rows[:, None], inverse.astype(np.int64)
+        # bins with equal counts share one matrix: the work no longer grows with the nodes
+        shared = share_rows(data)
+        self.shares_rows = shared is not None
+        rows, row_of_bin = shared or (data, np.arange(self.n_bins, dtype=np.int64))
         self.row_of_bin = row_of_bin
         self._grouped = kernels.group_bins(row_of_bin, len(rows))
         self.gate_totals = data.sum(axis=0)
@@ -136,7 +135,9 @@ class BinnedLikelihood:
             self.emission = family(rows)
             scaled = self.totals
         if isinstance(self.emission, PoissonEmission):
-            self._data = (*self.emission.transposed(), row_of_bin)
+            steps, parts = find_runs(row_of_bin, len(rows))
+            self._data = (*self.emission.transposed(), steps, parts)
+            self._grouped_steps = kernels.group_bins(steps, len(rows) + len(parts))
         if n_nodes is None:
             n_nodes = choose_n_nodes(scaled, most=48 if self.n_gates == 1 else 16)
         self.nodes, self.node_weights = pair_nodes(n_nodes)
@@ -226,7 +227,7 @@ class BinnedLikelihood:
         return bool(exits.max() * self.width_s > FASTEST_PER_BIN)
 
     def _scale(self, largest: Array) -> float:
-        return float(largest[self.row_of_bin].sum() if self.n_gates == 1 else largest.sum())
+        return float(largest[self.row_of_bin].sum())
 
     def gradient(
         self,
@@ -245,7 +246,7 @@ class BinnedLikelihood:
         if active is None and isinstance(self.emission, PoissonEmission):
             found, gate_rate, transition_rate, occupied = dense_kernels.gradient(
                 *self._data,
-                *self._grouped,
+                *self._grouped_steps,
                 np.ascontiguousarray(gate_rate_per_s, dtype=np.float64),
                 self.width_s,
                 np.ascontiguousarray(transition_rate_per_s, dtype=np.float64),
@@ -342,7 +343,7 @@ class BinnedLikelihood:
             None where bins share rows and there is nothing to save.
         """
         n_states = gate_rate_per_s.shape[0]
-        if self.n_gates == 1 or n_states == 1:
+        if self.shares_rows or n_states == 1:
             return None
         columns, largest, *_ = self._columns(gate_rate_per_s, excess)
         stay, pair_weights = switch_weights(

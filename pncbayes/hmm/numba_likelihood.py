@@ -108,16 +108,25 @@ def _evaluator(stamp: int) -> Any:
         stay, pair_weights = switching.switch_weights(rates, width_s, nodes, node_weights)
         if family == 0:
             lines, constant = np.ascontiguousarray(counts.T), np.zeros(n_rows)
+            no_runs = np.empty((0, 2), np.int64)
             if with_slopes == 0:
                 return float(
                     dense_kernels.value(
-                        lines, constant, row_of_bin, gate_rate, width_s, nodes, stay, pair_weights
+                        lines,
+                        constant,
+                        row_of_bin,
+                        no_runs,
+                        gate_rate,
+                        width_s,
+                        nodes,
+                        stay,
+                        pair_weights,
                     )
                 )
             starts, bins = kernels.group_bins(row_of_bin, n_rows)
             value, by_gate_rate, by_rate, _ = dense_kernels.gradient(
-                lines, constant, row_of_bin, starts, bins, gate_rate, width_s, rates, nodes,
-                node_weights,
+                lines, constant, row_of_bin, no_runs, starts, bins, gate_rate, width_s, rates,
+                nodes, node_weights,
             )  # fmt: skip
             gate_slope[:] = by_gate_rate
             rates_slope[:] = by_rate

@@ -212,6 +212,11 @@ class Mixture:
         """Whether any draw fell where the posterior density is not zero."""
         return bool(np.isfinite(self._log_posterior).any())
 
+    def highest(self) -> tuple[Array, float]:
+        """Return the draw of the highest posterior density, and that density."""
+        index = int(np.argmax(self._log_posterior))
+        return self.points[index], float(self._log_posterior[index])
+
     def surplus_weight(self, weights: Array) -> float:
         """Share of the evidence that rests on the density with a new state, 0 to 1."""
         if not self._surplus_drawn:

@@ -14,9 +14,11 @@ from pncbayes.inference.collapsed import CollapsedPosterior
 from pncbayes.inference.posterior import Parameters, Posterior
 
 __all__ = [
+    "MODE_GAP",
     "Mode",
     "climb",
     "curvature_at",
+    "distinct_modes",
     "find_modes",
     "settle",
     "starts_from_counts",
@@ -36,7 +38,7 @@ _SCREEN_BINS = 3000
 # Rounds of quasi-Newton steps, each with the bins that matter chosen anew.
 _REFOCUS = 4
 # Modes within this many nats of the best take part in the evidence.
-_MODE_GAP = 8.0
+MODE_GAP = 8.0
 
 
 @dataclass(frozen=True)
@@ -406,10 +408,15 @@ def find_modes(
         modes.append(climb(posterior, vector))
         if len(taken) == n_climbs:
             break
-    modes.sort(key=lambda mode: -mode.log_density)
+    return distinct_modes(posterior, modes)
+
+
+def distinct_modes(posterior: Posterior, modes: list[Mode]) -> list[Mode]:
+    """Modes within a few nats of the best, best first, without repeats."""
+    ranked = sorted(modes, key=lambda mode: -mode.log_density)
     distinct: list[Mode] = []
-    for mode in modes:
-        if mode.log_density < modes[0].log_density - _MODE_GAP:
+    for mode in ranked:
+        if mode.log_density < ranked[0].log_density - MODE_GAP:
             break
         if not any(_same(posterior, mode, other) for other in distinct):
             distinct.append(mode)

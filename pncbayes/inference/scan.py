@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.collapsed import working_posterior
-from pncbayes.inference.evidence import MARGIN, Evidence, estimate_evidence, quick_log_evidence
-from pncbayes.inference.optimum import Mode, find_modes
+from pncbayes.inference.evidence import MARGIN, Evidence, estimate_evidence
+from pncbayes.inference.laplace import quick_log_evidence
+from pncbayes.inference.optimum import Mode, distinct_modes, find_modes
 from pncbayes.inference.unvisited import NewState
 from pncbayes.physics.modelfile import ModelFile
 
@@ -24,6 +25,8 @@ _QUICK_MARGIN = 25.0
 _FIT_MARGIN = 30.0
 # Nats below the best at which draws with one state fewer still do as the base of more.
 _GOOD_BASE = 8.0
+# Nats by which a mode found with the evidence is better, and worth building on.
+_BETTER = 1.0
 
 
 def scan_n_states(
@@ -63,6 +66,7 @@ def scan_n_states(
     tell = on_step or (lambda text: None)
     if n_draws is None:
         n_draws = 1000 if likelihood.n_gates == 1 else 400
+    climbs = 2 if likelihood.n_gates > 1 else 3
     posteriors = [working_posterior(likelihood, model, number) for number in n_states]
     modes: list[list[Mode]] = []
     figures: list[float] = []
@@ -71,7 +75,6 @@ def scan_n_states(
         tell(f"{number} state{'s' * (number > 1)}")
         # a look is enough where one state fewer was already far too many
         too_many = bool(figures) and figures[-1] < max(figures) - _QUICK_MARGIN
-        climbs = 2 if likelihood.n_gates > 1 else 3
         own = find_modes(
             posterior, counts, likelihood.width_s, simpler, rng,
             n_climbs=climbs, thorough=not too_many,
@@ -81,7 +84,10 @@ def scan_n_states(
         modes.append(own)
     quick = np.array(figures)
     results: list[Evidence] = []
-    hopeless = _hopeless(quick, np.array([found[0].parts.value for found in modes]))
+    fitted = np.array([found[0].parts.value for found in modes])
+    hopeless = _hopeless(quick, fitted)
+    # modes of one state more were looked for from these
+    built_on = [found[0].log_density for found in modes]
     best = -np.inf
     for index, number in enumerate(n_states):
         tell(f"evidence of {number}")
@@ -111,6 +117,20 @@ def scan_n_states(
                 found = replace(found, log_evidence=figure)
         results.append(found)
         best = max(best, found.log_evidence)
+        more = index + 1
+        top = max(found.mode, modes[index][0], key=lambda mode: mode.log_density)
+        if more < len(posteriors) and top.log_density > built_on[index] + _BETTER:
+            # what was found on the way may lead on
+            point = posterior.unpack(top.vector)
+            own = find_modes(
+                posteriors[more], counts, likelihood.width_s, point, rng, n_starts=0,
+                n_climbs=climbs,
+            )  # fmt: skip
+            modes[more] = distinct_modes(posteriors[more], own + modes[more])
+            quick[index] = quick_log_evidence(posterior, top)
+            quick[more] = quick_log_evidence(posteriors[more], modes[more][0])
+            fitted[index], fitted[more] = top.parts.value, modes[more][0].parts.value
+            hopeless = _hopeless(quick, fitted)
     return results
 
 

@@ -10,14 +10,8 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from pncbayes.errors import PhotonFileError
-from pncbayes.photons.gates import (
-    delay_clock,
-    delay_histogram,
-    find_pulse,
-    fold_table,
-    recorded_ticks,
-    rise_start,
-)
+from pncbayes.photons.delays import delay_clock, delay_histogram, fold_table
+from pncbayes.photons.pulse import find_pulse, recorded_ticks, rise_start
 from pncbayes.photons.stream import Photons
 
 __all__ = ["Background", "background_from_dark", "estimate_background", "floor_ticks"]

@@ -10,13 +10,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pncbayes.errors import PncbayesWarning
-from pncbayes.photons.gates import (
-    Pulse,
-    delay_clock,
-    find_pulse,
-    fold_table,
-    raw_delay_histograms,
-)
+from pncbayes.photons.delays import delay_clock, fold_table, raw_delay_histograms
+from pncbayes.photons.pulse import Pulse, find_pulse
 from pncbayes.photons.stream import Photons
 
 __all__ = [

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pncbayes.errors import PncbayesWarning
 from pncbayes.photons.background import Background, background_from_dark, estimate_background
+from pncbayes.photons.delays import DelayClock, delay_clock, delay_histogram
 from pncbayes.photons.detectors import (
     Afterpulsing,
     dead_time_ns,
@@ -17,7 +18,7 @@ from pncbayes.photons.detectors import (
     estimate_afterpulsing,
     pulse_occupancy,
 )
-from pncbayes.photons.gates import DelayClock, delay_clock, delay_histogram, find_pulse
+from pncbayes.photons.pulse import find_pulse
 from pncbayes.photons.response import (
     Rise,
     estimate_response,

@@ -13,7 +13,8 @@ import scipy.special
 from numpy.typing import NDArray
 
 from pncbayes.errors import PhotonFileError, PncbayesWarning
-from pncbayes.photons.gates import DelayClock, delay_clock, delay_histogram, find_pulse
+from pncbayes.photons.delays import DelayClock, delay_clock, delay_histogram
+from pncbayes.photons.pulse import find_pulse
 from pncbayes.photons.stream import Photons
 
 __all__ = [

@@ -5,37 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from scipy.stats import nbinom, norm, poisson
+from fake_counts import CAMERA, WIDTH_S, Array, some_counts, some_rates
+from scipy.stats import poisson
 
 from pncbayes.hmm import photon_by_photon, reference
-from pncbayes.hmm.emission import (
-    CameraEmission,
-    NegativeBinomialEmission,
-    PoissonEmission,
-)
 from pncbayes.hmm.likelihood import FASTEST_PER_BIN, BinnedLikelihood, choose_n_nodes
-
-Array = NDArray[np.float64]
-
-WIDTH_S = 0.01
-CAMERA = (2.5, 100.0, 4.0, 1.4)
-
-
-def some_rates(n_states: int, n_gates: int, seed: int = 0) -> tuple[Array, Array]:
-    """Counts per s and gate, and transition rates per s, of a dot that blinks fast."""
-    random = np.random.default_rng(seed)
-    shape = random.dirichlet(np.full(n_gates, 5.0), n_states)
-    gate_rate = np.geomspace(5e3, 4e2, n_states)[:, None] * shape
-    transition_rate = random.uniform(0.5, 30.0, (n_states, n_states))
-    np.fill_diagonal(transition_rate, 0.0)
-    return gate_rate, transition_rate
-
-
-def some_counts(gate_rate: Array, n_bins: int = 40, seed: int = 1) -> Array:
-    random = np.random.default_rng(seed)
-    state = random.integers(0, len(gate_rate), n_bins // 4).repeat(4)
-    return random.poisson(gate_rate[state] * WIDTH_S).astype(float)
 
 
 def some_likelihood(family: str, n_states: int, n_gates: int) -> tuple[BinnedLikelihood, list[Any]]:
@@ -179,80 +153,6 @@ def test_gradient_equals_finite_differences(family: str, n_states: int, n_gates:
     np.testing.assert_allclose(found.occupied_s, occupancy.sum(axis=0) * WIDTH_S, rtol=1e-8)
 
 
-@pytest.mark.parametrize("family", ["poisson", "excess"])
-@pytest.mark.parametrize("tolerance", [0.01, 0.05, 1.0])
-def test_sparse_value_and_gradient(family: str, tolerance: float) -> None:
-    """What is left out holds at most `tolerance` switches of each pair."""
-    gate_rate, _ = some_rates(3, 6)
-    transition_rate = np.array([[0.0, 1.0, 0.5], [2.0, 0.0, 1.0], [1.0, 3.0, 0.0]])
-    random = np.random.default_rng(3)
-    counts = random.poisson(gate_rate[np.arange(3).repeat(100)] * WIDTH_S)
-    likelihood = BinnedLikelihood(counts, WIDTH_S, excess_noise=family == "excess")
-    excess = np.array([0.2, 0.1, 0.1]) if family == "excess" else None
-    point = (gate_rate, transition_rate, excess)
-    active = likelihood.active_rows(*point, tolerance=tolerance)
-    assert active is not None
-    kept = sum(rows.size for rows in active.rows)
-    # otherwise nothing is saved and nothing is tested
-    assert 3 <= kept < 0.9 * 3 * len(counts)
-    dense, sparse = likelihood.gradient(*point), likelihood.gradient(*point, active=active)
-    assert likelihood.value(*point, active=active) == pytest.approx(dense.value, abs=1e-7)
-    assert sparse.value == pytest.approx(dense.value, abs=1e-7)
-    # the slopes by the logarithms of the rates count switches
-    np.testing.assert_allclose(
-        sparse.transition_rate * transition_rate,
-        dense.transition_rate * transition_rate,
-        atol=3.0 * tolerance + 1e-9,
-    )
-    np.testing.assert_allclose(
-        sparse.occupied_s, dense.occupied_s, atol=6.0 * tolerance * WIDTH_S + 1e-12
-    )
-    scatter = np.sqrt(dense.occupied_s[:, None] * gate_rate)
-    np.testing.assert_allclose(
-        sparse.gate_rate * gate_rate / scatter,
-        dense.gate_rate * gate_rate / scatter,
-        atol=6.0 * tolerance,
-    )
-    # a posterior standard deviation away the two still agree
-    moved = (gate_rate * (1.0 + 0.5 / scatter), transition_rate * 1.3, excess)
-    assert likelihood.value(*moved, active=active) == pytest.approx(
-        likelihood.value(*moved), abs=6.0 * tolerance
-    )
-
-
-def test_sparse_gradient_is_that_of_the_sparse_value() -> None:
-    gate_rate, transition_rate = some_rates(3, 4)
-    excess = np.array([0.2, 0.1, 0.1])
-    likelihood = BinnedLikelihood(some_counts(gate_rate, 80), WIDTH_S, excess_noise=True)
-    active = likelihood.active_rows(gate_rate, transition_rate, excess, tolerance=3.0)
-    found = likelihood.gradient(gate_rate, transition_rate, excess, active=active)
-    random = np.random.default_rng(0)
-    for _ in range(5):
-        directions = [random.normal(size=array.shape) for array in (gate_rate, excess)]
-        jumps = random.normal(size=(3, 3)) * (1.0 - np.eye(3))
-
-        def value(step: float, directions: list[Array] = directions, jumps: Array = jumps) -> float:
-            return likelihood.value(
-                gate_rate * (1 + step * directions[0]),
-                transition_rate * (1 + step * jumps),
-                excess * (1 + step * directions[1]),
-                active=active,
-            )
-
-        expected = (value(1e-6) - value(-1e-6)) / 2e-6
-        slope = (found.gate_rate * gate_rate * directions[0]).sum()
-        slope += (found.transition_rate * transition_rate * jumps).sum()
-        slope += (found.excess * excess * directions[1]).sum()
-        assert slope == pytest.approx(expected, rel=1e-5, abs=1e-4)
-
-
-def test_nothing_is_sparse_where_bins_share_rows() -> None:
-    for n_states, n_gates in ((1, 4), (2, 1)):
-        gate_rate, transition_rate = some_rates(n_states, n_gates)
-        likelihood = BinnedLikelihood(some_counts(gate_rate), WIDTH_S)
-        assert likelihood.active_rows(gate_rate, transition_rate) is None
-
-
 @pytest.mark.parametrize("n_gates", [1, 3])
 def test_limit_of_fine_bins_is_photon_by_photon(n_gates: int) -> None:
     """Binned counts against the Markov-modulated Poisson process with gates as marks.
@@ -312,94 +212,6 @@ def test_likelihood_does_not_depend_on_the_excess_where_it_vanishes() -> None:
     ]
     assert all(finer < 0.2 * coarser for coarser, finer in itertools.pairwise(gaps))
     assert gaps[-1] < 1e-4
-
-
-@pytest.mark.parametrize("excess", [0.01, 0.3, 5.0])
-def test_negative_binomial_has_the_stated_moments(excess: float) -> None:
-    mean = 6.0
-    totals = np.arange(400.0)[:, None]
-    logs = NegativeBinomialEmission(totals).log_columns(np.array([[mean]]), np.array([excess]))
-    probability = np.exp(logs[:, 0])
-    assert probability.sum() == pytest.approx(1.0, abs=1e-9)
-    assert probability @ totals[:, 0] == pytest.approx(mean, rel=1e-7)
-    variance = probability @ (totals[:, 0] - mean) ** 2
-    assert variance == pytest.approx((1.0 + excess) * mean, rel=1e-6)
-    expected = nbinom.logpmf(totals[:, 0], mean / excess, 1.0 / (1.0 + excess))
-    np.testing.assert_allclose(logs[:, 0], expected, rtol=1e-9, atol=1e-9)
-
-
-def test_negative_binomial_is_closed_under_addition() -> None:
-    """Two bins of the same excess make one: the family does not depend on the width."""
-    totals = np.arange(60.0)[:, None]
-    emission, excess = NegativeBinomialEmission(totals), np.array([0.7])
-
-    def probability(mean: float) -> Array:
-        return np.exp(emission.log_columns(np.array([[mean]]), excess)[:, 0])
-
-    summed = np.convolve(probability(2.0), probability(5.0))[:60]
-    np.testing.assert_allclose(summed, probability(7.0), rtol=1e-10)
-
-
-def test_gates_given_the_total_are_multinomial() -> None:
-    """Excess noise is of the brightness: it says nothing about the decay."""
-    means = np.array([[3.0, 1.0, 0.5]])
-    counts = np.array([list(n) for n in itertools.product(range(9), repeat=3) if sum(n) == 8])
-    poisson_logs = PoissonEmission(counts).log_columns(means)[:, 0]
-    excess_logs = NegativeBinomialEmission(counts).log_columns(means, np.array([0.8]))[:, 0]
-    gap = excess_logs - poisson_logs
-    np.testing.assert_allclose(gap, gap[0], rtol=1e-10)
-
-
-def test_camera_has_the_stated_moments() -> None:
-    gain, offset, read_noise, factor = CAMERA
-    counts = np.linspace(80.0, 400.0, 9)[:, None]
-    means = np.array([[0.5], [20.0], [90.0]])
-    expected = norm.logpdf(
-        counts,
-        offset + gain * means[:, 0],
-        np.sqrt((factor * gain) ** 2 * means[:, 0] + read_noise**2),
-    )
-    found = CameraEmission(counts, *CAMERA).log_columns(means)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize("family", ["poisson", "excess", "camera"])
-def test_emission_pullback_and_rows(family: str) -> None:
-    random = np.random.default_rng(4)
-    n_gates = 1 if family == "camera" else 3
-    counts = random.poisson(12.0, (7, n_gates)).astype(float)
-    emission: Any = {
-        "poisson": PoissonEmission,
-        "excess": NegativeBinomialEmission,
-        "camera": lambda data: CameraEmission(data, *CAMERA),
-    }[family](counts)
-    means = random.uniform(2.0, 20.0, (4, n_gates))
-    excess = random.uniform(0.1, 2.0, 4) if family == "excess" else None
-    cotangent = random.normal(size=(7, 4))
-
-    def value(means: Array, excess: Array | None) -> float:
-        return float((emission.log_columns(means, excess) * cotangent).sum())
-
-    by_mean, by_excess = emission.pullback(means, excess, cotangent)
-    for place in np.ndindex(means.shape):
-        step = np.zeros_like(means)
-        step[place] = 1e-5
-        expected = (value(means + step, excess) - value(means - step, excess)) / 2e-5
-        assert by_mean[place] == pytest.approx(expected, rel=1e-6, abs=1e-7)
-    if excess is not None:
-        for k in range(4):
-            step = np.zeros(4)
-            step[k] = 1e-5
-            expected = (value(means, excess + step) - value(means, excess - step)) / 2e-5
-            assert by_excess[k] == pytest.approx(expected, rel=1e-6, abs=1e-7)
-    else:
-        assert by_excess is None
-    rows = np.array([5, 0, 0, 3])
-    np.testing.assert_allclose(
-        emission.take(rows).log_columns(means, excess),
-        emission.log_columns(means, excess)[rows],
-        rtol=1e-13,
-    )
 
 
 def test_excess_has_to_be_given() -> None:

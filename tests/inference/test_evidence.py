@@ -13,11 +13,13 @@ from scipy.stats import norm, t
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.collapsed import working_posterior
 from pncbayes.inference.coordinates import Coordinates
-from pncbayes.inference.evidence import estimate_evidence, pareto_smooth, quick_log_evidence
+from pncbayes.inference.evidence import estimate_evidence
+from pncbayes.inference.laplace import quick_log_evidence
 from pncbayes.inference.optimum import Mode, climb, find_modes
 from pncbayes.inference.posterior import Parameters, Posterior
 from pncbayes.inference.scan import probabilities, scan_n_states
 from pncbayes.inference.sensitivity import reweighted_probabilities
+from pncbayes.inference.weights import pareto_smooth
 from pncbayes.physics.modelfile import load_model
 
 Array = NDArray[np.float64]

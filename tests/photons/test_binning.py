@@ -18,13 +18,9 @@ from pncbayes.photons.binning import (
     photons_of,
     rebin,
 )
-from pncbayes.photons.gates import (
-    choose_gates,
-    delay_clock,
-    delay_histogram,
-    find_pulse,
-    recorded_ticks,
-)
+from pncbayes.photons.delays import delay_clock, delay_histogram
+from pncbayes.photons.gates import choose_gates
+from pncbayes.photons.pulse import find_pulse, recorded_ticks
 from pncbayes.photons.stream import Photons
 
 PERIOD_NS = 100.0

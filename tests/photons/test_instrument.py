@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from pncbayes.errors import PhotonFileError, PncbayesWarning
-from pncbayes.photons.gates import delay_clock, delay_histogram, find_pulse
+from pncbayes.photons.delays import delay_clock, delay_histogram
 from pncbayes.photons.instrument import (
     background_from_dark,
     dead_time_ns,
@@ -22,6 +22,7 @@ from pncbayes.photons.instrument import (
     load_response,
     pulse_occupancy,
 )
+from pncbayes.photons.pulse import find_pulse
 from pncbayes.photons.stream import Photons
 
 PERIOD_NS = 200.0
@@ -332,7 +333,8 @@ def test_real_recording(shared_data):
 
 @pytest.mark.shared_data
 def test_real_response_fits_its_decay_after_a_shift(shared_data):
-    from pncbayes.photons.gates import DelayClock, choose_gates
+    from pncbayes.photons.delays import DelayClock
+    from pncbayes.photons.gates import choose_gates
     from pncbayes.physics.decay import HistogramResponse, LifetimeFitter, response_shift_ns
 
     folder = shared_data / "lhcii_picoharp_pt3"
