@@ -427,10 +427,18 @@ class BinnedLikelihood:
         *,
         n_paths: int = 1,
         random_seed: int | np.random.Generator | None = None,
+        active: Active | None = None,
     ) -> Index:
         """Draw states at the bin edges from their joint posterior, ``(n_paths, n_bins + 1)``."""
         rng = np.random.default_rng(random_seed)
-        matrices, stay = self._bare_matrices(gate_rate_per_s, transition_rate_per_s, excess)
+        if active is not None:
+            stay, pair_weights = switch_weights(
+                transition_rate_per_s, self.width_s, self.nodes, self.node_weights
+            )
+            sparse = SparseColumns(self, gate_rate_per_s, excess, active)
+            matrices = sparse.matrices(stay, pair_weights)
+        else:
+            matrices, stay = self._bare_matrices(gate_rate_per_s, transition_rate_per_s, excess)
         initial = self._initial(stay.size)
         return np.stack(
             [

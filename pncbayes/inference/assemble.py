@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
+from pncbayes.hmm.sparse import Active
 from pncbayes.inference.evidence import Evidence
 from pncbayes.inference.grid import decode_width_s
 from pncbayes.inference.posterior import Parameters
@@ -26,7 +27,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-_OCCUPANCY_DRAWS = 24
+# Draws at which bins that may hold a switch are looked for.
+_LOOKS = 3
 
 
 def camera_numbers(trace: xr.Dataset) -> tuple[float, float, float, float] | None:
@@ -106,21 +108,7 @@ def posterior_group(
     gate_rate = np.stack([draw.gate_rate_per_s for draw in draws])
     total = gate_rate.sum(axis=2)
     background = _background_draws(trace, n_draws, rng)
-    # a path per draw would need a pass each; a few tell the spread
-    few = rng.choice(n_draws, size=min(_OCCUPANCY_DRAWS, n_draws), replace=False)
-    shares = []
-    for index in few:
-        draw = draws[index]
-        path = likelihood.sample_paths(
-            draw.gate_rate_per_s, draw.transition_rate_per_s, draw.excess, random_seed=rng
-        )[0]
-        # a bin whose edges differ is taken to be shared evenly
-        at_edges = np.bincount(path[:-1], minlength=n_states).astype(np.float64)
-        at_edges += np.bincount(path[1:], minlength=n_states)
-        shares.append(at_edges / at_edges.sum())
-    spent = np.array(shares)
-    occupancy = spent[rng.integers(len(few), size=n_draws)]
-    occupancy[few] = spent
+    occupancy = _occupancy(draws, likelihood, rng)
     rates = np.stack([draw.transition_rate_per_s for draw in draws])
 
     def variable(dims: str, values: Array) -> tuple[list[str], Array]:
@@ -154,6 +142,44 @@ def posterior_group(
             "to_state": np.arange(n_states),
         },
     )
+
+
+def _occupancy(
+    draws: list[Parameters], likelihood: BinnedLikelihood, rng: np.random.Generator
+) -> Array:
+    """Share of the time spent in each state, of a path of each draw, ``(n_draws, n_states)``."""
+    active: Active | None = None
+    for draw in draws[:: max(len(draws) // _LOOKS, 1)]:
+        if draw.occupied_s is None:
+            active = likelihood.active_rows(
+                draw.gate_rate_per_s, draw.transition_rate_per_s, draw.excess,
+                tolerance=0.01, besides=active,
+            )  # fmt: skip
+    occupancy = np.empty((len(draws), draws[0].n_states))
+    for own, draw in zip(occupancy, draws, strict=True):
+        own[:] = _occupied(draw, likelihood, active, rng)
+        own /= own.sum()
+    return occupancy
+
+
+def _occupied(
+    draw: Parameters, likelihood: BinnedLikelihood, active: Active | None, rng: np.random.Generator
+) -> Array:
+    """Time in each state of a path of a draw, in any unit, shape ``(n_states,)``."""
+    if draw.occupied_s is not None:
+        return draw.occupied_s
+    path = likelihood.sample_paths(
+        draw.gate_rate_per_s,
+        draw.transition_rate_per_s,
+        draw.excess,
+        random_seed=rng,
+        active=active,
+    )[0]
+    # a bin whose edges differ is taken to be shared evenly
+    at_edges = np.bincount(path, minlength=draw.n_states).astype(np.float64)
+    at_edges[path[0]] -= 0.5
+    at_edges[path[-1]] -= 0.5
+    return at_edges
 
 
 def _background_draws(trace: xr.Dataset, n_draws: int, rng: np.random.Generator) -> Array:

@@ -59,6 +59,8 @@ _RARE = 6.0
 _NEGLIGIBLE = 4.0
 # nats by which a draw is above all modes where one was missed; and how often that is looked for
 _ABOVE = 2.0
+# effective draws below which the heaviest may come from a missed mode
+_LONE = 8.0
 _MOST_RESTARTS = 4
 
 
@@ -244,10 +246,10 @@ class _Estimate:
     ) -> Evidence | Mode:
         for attempt in range(1 + n_adaptations):
             sampler.draw(self.n_draws)
-            missed = self._missed_mode(*sampler.highest())
+            weighed = weigh(sampler)
+            missed = self._missed_mode(sampler, weighed)
             if missed is not None:
                 return missed
-            weighed = weigh(sampler)
             behind = self._behind(weighed)
             if are_enough(weighed, behind) or attempt == n_adaptations:
                 break
@@ -301,14 +303,18 @@ class _Estimate:
             else None,
         )
 
-    def _missed_mode(self, point: Array, value: float) -> Mode | None:
-        """Climb from a point that is well above the best mode; None where it is not."""
+    def _missed_mode(self, sampler: Mixture, weighed: Weighed) -> Mode | None:
+        """Return a mode well above the best that is known, from where draws are far too heavy."""
         if not self.watches:
             return None
+        point, value = sampler.highest()
         if self._top is None:
             self._top = self.posterior.log_density(self.best.vector)
         if not value > self._top + _ABOVE:
-            return None
+            # with many parameters even the draws around a missed mode are far below its top
+            if weighed.effective > _LONE:
+                return None
+            point = sampler.points[int(np.argmax(weighed.weights))]
         mode = climb(self.posterior, point)
         higher = mode.log_density > self.best.log_density + _ABOVE
         return bright_to_dim(self.posterior, mode) if higher else None

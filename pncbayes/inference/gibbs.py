@@ -146,10 +146,6 @@ class GibbsSampler:
     rng
         Source of the draws.
 
-    Attributes
-    ----------
-    last_seconds
-        Seconds that the path of the last sweep spent in each state, shape ``(n_states,)``.
     """
 
     def __init__(self, posterior: Posterior, rng: np.random.Generator) -> None:
@@ -158,7 +154,6 @@ class GibbsSampler:
         self.posterior, self.rng = posterior, rng
         self.likelihood = posterior.likelihood
         self._active: Active | None = None
-        self.last_seconds = np.zeros(posterior.n_states)
         emission = self.likelihood.emission
         assert isinstance(emission, PoissonEmission)
         self._rows = np.ascontiguousarray(emission.counts)
@@ -189,9 +184,8 @@ class GibbsSampler:
         )
 
     def sweep(self, point: Parameters) -> Parameters:
-        """Return the parameters after one sweep."""
+        """Return the parameters after one sweep, with the time that its path spends in states."""
         photons, time_s, n_stay, n_pair = self._attribute(point)
-        self.last_seconds = time_s
         posterior, model, rng = self.posterior, self.posterior.model, self.rng
         brightest, exits = model.brightest_rate_per_s, model.exit_rate_per_s
         rate = draw_levels(
@@ -228,6 +222,7 @@ class GibbsSampler:
             gate_rate_per_s=gate_rate,
             transition_rate_per_s=rates,
             concentration=concentration,
+            occupied_s=time_s,
         )
 
     def path(self, point: Parameters) -> tuple[Array, Array]:

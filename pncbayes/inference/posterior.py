@@ -56,12 +56,15 @@ class Parameters:
         Concentration of the decays around the pooled one; NaN with a single gate.
     excess
         Excess variance ratios, shape ``(n_states,)``, or None.
+    occupied_s
+        Seconds in each state of a path that was drawn along, shape ``(n_states,)``, or None.
     """
 
     gate_rate_per_s: Array
     transition_rate_per_s: Array
     concentration: float
     excess: Array | None
+    occupied_s: Array | None = None
 
     @property
     def n_states(self) -> int:
@@ -91,6 +94,7 @@ class Parameters:
             self.transition_rate_per_s[np.ix_(order, order)],
             self.concentration,
             None if self.excess is None else self.excess[order],
+            None if self.occupied_s is None else self.occupied_s[order],
         )
 
 

@@ -243,4 +243,4 @@ class _Chain:
         top = np.sort(logs)[-2:]
         # of a state far above all others the other side of the formula knows nothing
         known = logs < (top[0] if logs.size > 1 else 0.0) + LOG_ABOVE
-        self.unvisited.append(int(((self.sampler.last_seconds == 0.0) & known).sum()))
+        self.unvisited.append(int(((self.point.occupied_s == 0.0) & known).sum()))

@@ -80,8 +80,7 @@ def test_counts_that_are_all_zero() -> None:
     # with two, one may be bright and never visited: the time is spent in the dark all the same
     draws = quick_fit(dark, max_states=2).tree["posterior"].dataset
     light_per_s = (draws["occupancy"] * draws["rate_per_s"]).sum("state")
-    # paths are drawn for some of the draws only, and serve the others, too
-    assert float((light_per_s > 20.0).mean()) < 0.1
+    assert float(light_per_s.max()) < 10.0
 
 
 def simple_counts(counts: NDArray[np.float64]) -> xr.Dataset:
