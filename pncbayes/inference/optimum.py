@@ -238,12 +238,19 @@ def _screen(posterior: Posterior, start: Parameters, n_steps: int) -> tuple[floa
     return best
 
 
-def climb(posterior: Posterior, vector: Array, *, max_steps: int = 60, fixed: bool = False) -> Mode:
+def climb(
+    posterior: Posterior,
+    vector: Array,
+    *,
+    max_steps: int = 60,
+    fixed: bool = False,
+    rounds: int = _REFOCUS,
+) -> Mode:
     """Climb to a maximum by L-BFGS, scaled by the curvature of the complete data.
 
     The concentration of the decays is chosen anew on the way, unless `fixed`.
     """
-    for _ in range(_REFOCUS):
+    for _ in range(rounds):
         posterior.focus(vector)
         start, _, parts = posterior.gradient(vector)
         if isinstance(posterior, CollapsedPosterior) and not fixed:
@@ -354,6 +361,7 @@ def find_modes(
     n_starts: int = 6,
     n_climbs: int = 3,
     thorough: bool = True,
+    most_starts: int | None = None,
 ) -> list[Mode]:
     """Modes of the posterior, best first.
 
@@ -376,6 +384,8 @@ def find_modes(
     thorough
         Otherwise only see whether there is a point that comes near the best of other numbers of
         states: fewer starts and steps, and one climb that may end below the top.
+    most_starts
+        Starts to look at, of all; all if not given.
 
     Returns
     -------
@@ -393,11 +403,12 @@ def find_modes(
     starts = starts_from_counts(posterior, counts, width_s, rng, n_starts if thorough else 2)
     if simpler is not None:
         starts += starts_from_simpler(simpler, width_s, duration_s=len(counts) * width_s)
+    starts = starts[:most_starts]
     coarse = _coarser(posterior, counts, width_s, simpler)
     steps = _SCREEN_STEPS if thorough else _QUICK_STEPS
     screened = sorted((_screen(coarse, start, steps) for start in starts), key=lambda s: -s[0])
     if not thorough:
-        return [climb(posterior, screened[0][1], max_steps=_QUICK_CLIMB)]
+        return [climb(posterior, screened[0][1], max_steps=_QUICK_CLIMB, rounds=1)]
     modes: list[Mode] = []
     taken: list[float] = []
     for value, vector in screened:

@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 # The quick figure is low by up to this; numbers of states further below the best are not sampled.
 _QUICK_MARGIN = 25.0
 _FIT_MARGIN = 30.0
+# Starts to look at where two and three states fewer, say, were already far too many.
+_GLANCE = 4
 # Nats below the best at which draws with one state fewer still do as the base of more.
 _GOOD_BASE = 8.0
 # Nats by which a mode found with the evidence is better, and worth building on.
@@ -74,10 +76,11 @@ def scan_n_states(
     for number, posterior in zip(n_states, posteriors, strict=True):
         tell(f"{number} state{'s' * (number > 1)}")
         # a look is enough where one state fewer was already far too many
-        too_many = bool(figures) and figures[-1] < max(figures) - _QUICK_MARGIN
+        too_many = [figure < max(figures) - _QUICK_MARGIN for figure in figures[-2:]]
         own = find_modes(
             posterior, counts, likelihood.width_s, simpler, rng,
-            n_climbs=climbs, thorough=not too_many,
+            n_climbs=climbs, thorough=not any(too_many[-1:]),
+            most_starts=_GLANCE if too_many == [True, True] else None,
         )  # fmt: skip
         simpler = posterior.unpack(own[0].vector)
         figures.append(quick_log_evidence(posterior, own[0]))
