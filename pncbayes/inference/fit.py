@@ -144,7 +144,8 @@ def fit(
     photons = photons_of(trace)
     check_is_whole_recording(trace, photons)
     numbers = list(range(fewest, most + 1))
-    notes += hum_notes(photons) + dead_time_notes(trace)
+    hum = hum_notes(photons)
+    notes += dead_time_notes(trace)
     with _progress(2 * len(numbers) + 3, progressbar) as step:
         step("bin width")
         grid = choose_grid(trace, spec, rng)
@@ -188,8 +189,8 @@ def fit(
             totals, float(trace.attrs["width_s"]), replicated, rng, camera_numbers(trace)
         )
     judgement = judge(evidences, probability, (wide, narrow), p_values, grid, draws, stats)
-    # what concerns the answer itself comes first
-    notes = judgement.texts + notes
+    # what casts doubt on the answer itself comes first
+    notes = hum + judgement.texts + notes
     predictive = _add_gate_counts(predictive, trace, states)
     tree = xr.DataTree.from_dict(
         {
