@@ -27,6 +27,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
+# Rounds in which draws are matched to the medians of the round before.
+_ORDERINGS = 2
 # Draws at which bins that may hold a switch are looked for.
 _LOOKS = 3
 
@@ -41,20 +43,45 @@ def camera_numbers(trace: xr.Dataset) -> tuple[float, float, float, float] | Non
 
 
 def ordered_draws(draws: list[Parameters], point: Parameters) -> list[Parameters]:
-    """Put the states of all draws in the order of a point, brightness and decay considered.
+    """Put the states of all draws in one order, by brightness, decay and exit rate.
 
-    Draws from around one mode share their labels, those from around another may not; and states
-    of equal brightness are told apart by their decays alone.
+    Draws from around one mode share their labels, those from around another may not. First each
+    draw is matched to a point by brightness and decay; then to the medians of what that gives,
+    each quantity measured by its own scatter: states that are close in brightness but not in how
+    long they last keep their names.
     """
-    reference = np.sqrt(point.gate_rate_per_s)
-    ordered = []
-    for draw in draws:
-        own = np.sqrt(draw.gate_rate_per_s)
-        cost = ((reference[:, None, :] - own[None, :, :]) ** 2).sum(axis=2)
-        ordered.append(draw.permuted(linear_sum_assignment(cost)[1]))
-    mean = np.mean([draw.rate_per_s for draw in ordered], axis=0)
-    order = np.argsort(-mean, kind="stable")
-    return [draw.permuted(order) for draw in ordered]
+    centre = np.sqrt(point.gate_rate_per_s)
+    light = np.sqrt([draw.gate_rate_per_s for draw in draws])
+    exits = np.log(np.maximum([draw.exit_rate_per_s for draw in draws], 1e-290))
+    # of each draw and of each state of the point, to all states of the draw
+    far = ((centre[:, None, :] - light[:, None, :, :]) ** 2).sum(axis=3)
+    order = _matched(far)
+    for _ in range(_ORDERINGS if point.n_states > 1 else 0):
+        own_light = np.take_along_axis(light, order[:, :, None], axis=1)
+        own_exits = np.take_along_axis(exits, order, axis=1)
+        far = _in_scatters(own_light, light) + _in_scatters(own_exits[..., None], exits[..., None])
+        order = _matched(far)
+    mean = np.mean([draw.rate_per_s[own] for draw, own in zip(draws, order, strict=True)], axis=0)
+    by_brightness = np.argsort(-mean, kind="stable")
+    return [draw.permuted(own[by_brightness]) for draw, own in zip(draws, order, strict=True)]
+
+
+def _matched(far: Array) -> NDArray[np.intp]:
+    """State of each draw that stands for each label, shape ``(n_draws, n_states)``."""
+    return np.array([linear_sum_assignment(cost)[1] for cost in far])
+
+
+def _in_scatters(own: Array, every: Array) -> Array:
+    """Squared distance of every state of a draw from the median of a label, over its scatter.
+
+    Both of shape ``(n_draws, n_states, n_features)``; returns ``(n_draws, label, state)``.
+    """
+    centre = np.median(own, axis=0)
+    squares = ((every[:, None, :, :] - centre[:, None, :]) ** 2).sum(axis=3)
+    within = ((own - centre) ** 2).sum(axis=2)
+    scatter = np.median(within, axis=0) + 1e-12
+    scaled: Array = own.shape[2] * squares / scatter[:, None]
+    return scaled
 
 
 def evidence_group(
