@@ -19,7 +19,7 @@ import numpy as np
 from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from pncbayes.hmm import dense_kernels, numba_columns, small_kernels, switching
+from pncbayes.hmm import dense_kernels, numba_columns, runs, small_kernels, switching
 from pncbayes.hmm import numba_emission as emission
 from pncbayes.hmm import numba_kernels as kernels
 
@@ -52,10 +52,8 @@ def _fastest_exit(rates: Array) -> float:
 
 def _stamp() -> int:
     """Digest of the sources whose functions are compiled into `evaluate`, far from 0 and 1."""
-    text = b"".join(
-        Path(str(module.__file__)).read_bytes()
-        for module in (dense_kernels, emission, kernels, numba_columns, small_kernels, switching)
-    )
+    modules = [dense_kernels, emission, kernels, numba_columns, runs, small_kernels, switching]
+    text = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     return 2 + int.from_bytes(hashlib.blake2b(text, digest_size=6).digest())
 
 

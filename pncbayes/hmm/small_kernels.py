@@ -34,7 +34,8 @@ Flags = NDArray[np.bool_]
 # Numba supplies the first argument of its intrinsics itself, which type checkers cannot know.
 tuple_setitem: Any = _numba_tuple_setitem
 
-# Messages are rescaled only below this: far from underflow, even after a very improbable bin.
+# Messages are rescaled only below this: far from underflow, even after a very improbable bin or
+# run of bins. A switch that is impossible (a rate of zero) inside a run may underflow.
 SMALL = 1e-30
 
 

@@ -34,7 +34,7 @@ from pncbayes.inference.laplace import (
     quick_log_evidence,
 )
 from pncbayes.inference.mixture import Component, Mixture
-from pncbayes.inference.optimum import MODE_GAP, Mode, climb
+from pncbayes.inference.optimum import MODE_GAP, Mode, climb, distinct_modes
 from pncbayes.inference.posterior import Posterior
 from pncbayes.inference.unvisited import Base, NewState
 from pncbayes.inference.visits import evidence_by_visits
@@ -151,7 +151,9 @@ def estimate_evidence(
         if isinstance(found, Evidence):
             return found
         lowest = found.log_density - MODE_GAP
-        modes = [found, *(mode for mode in modes if mode.log_density > lowest)]
+        # an old mode that is no top may be the same one
+        others = [climb(posterior, mode.vector) for mode in modes if mode.log_density > lowest]
+        modes = distinct_modes(posterior, [found, *(bright_to_dim(posterior, m) for m in others)])
         restarts += 1
 
 
@@ -192,6 +194,8 @@ class _Estimate:
         seen = float(rough[visited].max()) if visited.any() else -np.inf
         plausible = max(self.unvisited, rough.max()) >= self.worth
         if posterior.n_gates > 1 and plausible and self.unvisited > seen - _SURPLUS:
+            # the best mode last, here and below: there nothing is lost by the bins left out
+            posterior.focus(*(mode.vector for mode in reversed(modes)))
             found = self._by_visits(float(np.logaddexp(self.unvisited, seen)))
             if found is not None:
                 return found
@@ -217,7 +221,6 @@ class _Estimate:
         shares = np.exp(parts - logsumexp(parts))
         # a mode whose Laplace figure is off must still be visited
         shares = 0.8 * shares + 0.2 / len(shares)
-        # the best mode last: there nothing is lost by the bins left out
         others = [mode.vector for _, mode in pairs if mode is not self.best]
         posterior.focus(*others, self.best.vector)
         exchanged = exchanges(posterior, components[0])
@@ -315,11 +318,15 @@ class _Estimate:
             if weighed.effective > _LONE:
                 return None
             point = sampler.points[int(np.argmax(weighed.weights))]
+        active = self.posterior.active
         mode = climb(self.posterior, point)
-        higher = mode.log_density > self.best.log_density + _ABOVE
-        return bright_to_dim(self.posterior, mode) if higher else None
+        if self.posterior.log_density(mode.vector) > self._top + _ABOVE:
+            return bright_to_dim(self.posterior, mode)
+        # draws to come have to be of the same density as those before
+        self.posterior.active = active
+        return None
 
-    def _by_visits(self, laplace: float) -> Evidence | Mode | None:
+    def _by_visits(self, laplace: float) -> Evidence | None:
         """Evidence from how often states are not visited; None where that does not give it."""
         posterior, surplus = self.posterior, self.surplus
         if self._tried_visits or surplus is None or not GibbsSampler.can_sample(posterior):

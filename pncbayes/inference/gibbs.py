@@ -258,7 +258,14 @@ class GibbsSampler:
             pure = np.ascontiguousarray(columns[:, :n_states])
         initial = np.full(n_states, 1.0 / n_states)
         uniforms = self.rng.random(likelihood.n_bins + 1)
-        path = kernels.sample_path(matrices, likelihood.row_of_bin, initial, uniforms)
+        try:
+            path = kernels.sample_path(matrices, likelihood.row_of_bin, initial, uniforms)
+        except ZeroDivisionError:
+            if self._active is None:
+                raise
+            # a bin that takes a switch here was left out at the points looked at before
+            self.focus(point)
+            return self._attribute(point)
         photons, time_bins, n_stay, n_pair = attribute_photons(
             self._rows,
             likelihood.row_of_bin,

@@ -99,10 +99,12 @@ def scan_n_states(
         base = fewer.base if fewer is not None and fewer.n_states == number - 1 else None
         if base is not None and fewer is not None and fewer.log_evidence < best - _GOOD_BASE:
             base = None
-        if hopeless[index]:
-            figure = float(quick[index])
-            if base is not None and not posterior.has_excess:
-                figure = max(figure, NewState(base, posterior).log_evidence_if_unvisited(rng))
+        figure = float(quick[index])
+        if hopeless[index] and base is not None and not posterior.has_excess:
+            figure = max(figure, NewState(base, posterior).log_evidence_if_unvisited(rng))
+        # with many gates the quick figure of a surplus state is low by any number of nats
+        counts_anyway = likelihood.n_gates > 1 and figure > best - MARGIN
+        if hopeless[index] and not counts_anyway:
             found = Evidence(
                 number, figure, float(quick[index]), np.nan, _QUICK_MARGIN,
                 np.nan, 0.0, np.empty((0, posterior.size)), modes[index][0], "quick",
@@ -115,8 +117,8 @@ def scan_n_states(
         if not len(found.draws) and base is None and len(results) > 1:
             # one more state that is hardly visited costs as much again
             step = results[-1].log_evidence - results[-2].log_evidence
-            if step < 0.0:
-                figure = max(found.log_evidence, results[-1].log_evidence + step)
+            if step < 0.0 or likelihood.n_gates > 1:
+                figure = max(found.log_evidence, results[-1].log_evidence + min(step, 0.0))
                 found = replace(found, log_evidence=figure)
         results.append(found)
         best = max(best, found.log_evidence)

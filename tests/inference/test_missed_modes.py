@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
-from pncbayes.inference import scan
+from pncbayes.inference import evidence, scan
 from pncbayes.inference.collapsed import working_posterior
 from pncbayes.inference.evidence import estimate_evidence
 from pncbayes.inference.optimum import Mode, find_modes
@@ -78,3 +78,28 @@ def test_more_states_are_looked_for_from_what_was_found_late(
     assert asked.count((4, True)) == 1
     assert expected.argmax() == 2
     np.testing.assert_allclose(found, expected, atol=0.06)
+
+
+def test_a_climb_that_leads_nowhere_leaves_the_density_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With gates the density depends on the bins in focus: all draws need the same."""
+    rng = np.random.default_rng(6)
+    states = np.repeat(rng.integers(2, size=60), 10)
+    mean = np.array([[6.0, 9.0, 15.0], [6.0, 2.0, 0.5]])[states]
+    counts = rng.poisson(mean).astype(float)
+    posterior = working_posterior(BinnedLikelihood(counts, WIDTH_S), MODEL, 2)
+    modes = find_modes(posterior, counts, WIDTH_S, None, np.random.default_rng(7))
+    monkeypatch.setattr(evidence, "_LONE", np.inf)
+    in_focus: list[object] = []
+
+    def climbed(posterior: Posterior, vector: NDArray[np.float64], **settings: Any) -> Mode:
+        in_focus.append(posterior.active)
+        posterior.focus(vector)
+        value, _, parts = posterior.gradient(vector)
+        return Mode(vector, value - 50.0, parts, modes[0].log_concentration)
+
+    monkeypatch.setattr(evidence, "climb", climbed)
+    estimate_evidence(posterior, modes, np.random.default_rng(9), n_draws=25)
+    assert len(in_focus) > 1
+    assert all(active is in_focus[0] for active in in_focus)
