@@ -103,7 +103,8 @@ def scan_n_states(
         if hopeless[index] and base is not None and not posterior.has_excess:
             figure = max(figure, NewState(base, posterior).log_evidence_if_unvisited(rng))
         # with many gates the quick figure of a surplus state is low by any number of nats
-        counts_anyway = likelihood.n_gates > 1 and figure > best - MARGIN
+        lowest = max(best, float(quick.max())) - MARGIN
+        counts_anyway = likelihood.n_gates > 1 and figure > lowest
         if hopeless[index] and not counts_anyway:
             found = Evidence(
                 number, figure, float(quick[index]), np.nan, _QUICK_MARGIN,
