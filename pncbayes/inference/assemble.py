@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 # Rounds in which draws are matched to the medians of the round before.
 _ORDERINGS = 2
 # Draws at which bins that may hold a switch are looked for.
-_LOOKS = 3
+_LOOKS = 8
 
 
 def camera_numbers(trace: xr.Dataset) -> tuple[float, float, float, float] | None:
