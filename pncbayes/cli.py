@@ -5,14 +5,16 @@ Imports of the library are inside the commands, so that `--help` answers at once
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
 import math
 import os
+import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -279,14 +281,31 @@ def demo(out: Out = Path("demo"), seed: Seed = 1) -> None:
     typer.echo(f"simulating: {dot.claim}")
     out.mkdir(parents=True, exist_ok=True)
     file = out / "dot.ptu"
-    truth = simulate_to_file(file, dot.settings, random_seed=seed)
-    photons = read(file)
-    typer.echo(f"wrote and read back {photons.n_photons:,} photons: {file}")
-    result = fit_states(photons, random_seed=seed, progressbar=sys.stderr.isatty())
+    with _compiling_ahead():
+        truth = simulate_to_file(file, dot.settings, random_seed=seed)
+        photons = read(file)
+        typer.echo(f"wrote and read back {photons.n_photons:,} photons: {file}")
+        result = fit_states(photons, random_seed=seed, progressbar=sys.stderr.isatty())
     write_results(result, out)
     _print(fit_report(result))
     _print(truth_table(result, truth).rich())
     typer.echo(f"wrote {out}/summary.json, fit.nc, overview.png: open overview.png")
+
+
+@contextlib.contextmanager
+def _compiling_ahead() -> Iterator[None]:
+    """Use a second core, where there is one, for a part of what the first fit has to compile."""
+    if (os.cpu_count() or 1) < 2:
+        yield
+        return
+    command = [sys.executable, "-m", "pncbayes.inference.compile_ahead"]
+    with open(os.devnull, "wb") as nowhere:
+        helper = subprocess.Popen(command, stdout=nowhere, stderr=nowhere)
+        try:
+            yield
+        finally:
+            helper.terminate()
+            helper.wait()
 
 
 def _read(file: Path, salvage: bool, option: list[str] | None, **units: float | None) -> Any:

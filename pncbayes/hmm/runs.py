@@ -151,27 +151,32 @@ def join_runs(matrices: Array, largest: Array, parts: Index) -> tuple[Array, Arr
     if n_runs == 0:
         return matrices, largest, over
     joined = np.empty((n_rows + n_runs, n_states, n_states))
-    joined[:n_rows] = matrices
     logs = np.empty(n_rows + n_runs)
-    logs[:n_rows] = largest
+    # loops, not array expressions: those take the compiler ten times as long
+    for row in range(n_rows):
+        logs[row] = largest[row]
+        for i in range(n_states):
+            for j in range(n_states):
+                joined[row, i, j] = matrices[row, i, j]
     for run in range(n_runs):
-        first, second = joined[parts[run, 0]], joined[parts[run, 1]]
-        product = joined[n_rows + run]
+        one, other, own = parts[run, 0], parts[run, 1], n_rows + run
         top = 0.0
         for i in range(n_states):
             line = 0.0
             for j in range(n_states):
                 total = 0.0
                 for k in range(n_states):
-                    total += first[i, k] * second[k, j]
-                product[i, j] = total
+                    total += joined[one, i, k] * joined[other, k, j]
+                joined[own, i, j] = total
                 line += total
             # messages shrink with every step, as they do with the matrices of rows
             top = max(top, line)
         if top > 0.0:
-            product /= top
             over[run] = top
-        logs[n_rows + run] = logs[parts[run, 0]] + logs[parts[run, 1]] + math.log(top)
+            for i in range(n_states):
+                for j in range(n_states):
+                    joined[own, i, j] /= top
+        logs[own] = logs[one] + logs[other] + math.log(top)
     return joined, logs, over
 
 
@@ -191,18 +196,19 @@ def split_slopes(joined: Array, over: Array, parts: Index, slope: Array) -> Arra
     n_runs, n_states = parts.shape[0], joined.shape[1]
     n_rows = joined.shape[0] - n_runs
     for run in range(n_runs - 1, -1, -1):
-        one, other = parts[run, 0], parts[run, 1]
-        first, second, own = joined[one], joined[other], slope[n_rows + run]
-        own /= over[run]
+        one, other, own = parts[run, 0], parts[run, 1], n_rows + run
+        for i in range(n_states):
+            for j in range(n_states):
+                slope[own, i, j] /= over[run]
         for i in range(n_states):
             for k in range(n_states):
                 total = 0.0
                 for j in range(n_states):
-                    total += own[i, j] * second[k, j]
+                    total += slope[own, i, j] * joined[other, k, j]
                 slope[one, i, k] += total
         for i in range(n_states):
             for k in range(n_states):
-                factor = first[i, k]
+                factor = joined[one, i, k]
                 for j in range(n_states):
-                    slope[other, k, j] += factor * own[i, j]
+                    slope[other, k, j] += factor * slope[own, i, j]
     return slope[:n_rows]
