@@ -47,10 +47,10 @@ ROOT_SEED = 20_260_701
 OURS = "pncbayes"
 # what has no part in the number of states and the intervals
 _NOT_COUNTED = {
-    "__init__.py", "arguments.py", "build.py", "checks.py", "compile_ahead.py", "fit.py", "jax_kernels.py", "jax_op.py",
-    "judge.py", "levels.py", "numba_likelihood.py", "nuts.py", "op.py", "photon_by_photon.py",
-    "photon_kernels.py", "photon_propagators.py", "pymc_model.py", "reference.py", "results.py",
-    "sensitivity.py",
+    "__init__.py", "arguments.py", "build.py", "checks.py", "compile_ahead.py", "fit.py",
+    "jax_kernels.py", "jax_op.py", "judge.py", "levels.py", "numba_likelihood.py", "nuts.py",
+    "op.py", "photon_by_photon.py", "photon_kernels.py", "photon_propagators.py", "pymc_model.py",
+    "reference.py", "results.py", "sensitivity.py",
 }  # fmt: skip
 
 Row = dict[str, Any]
