@@ -124,13 +124,12 @@ def lines_of(rows: pd.DataFrame) -> list[str]:
     ]  # fmt: skip
     n = 2 * len(fine)
     inside = int(covered.sum())
-    low, high = common.interval(inside, n)
     listed = f": {', '.join(beyond)}" if beyond else ""
     return [
         *common.table(header, lines),
         f"- P(3 or more states) below 0.05 in every dot: {common.verdict(not beyond)}{listed}",
-        f"- rates within their 90 % intervals: {common.verdict(high >= 0.9)}: {inside} of {n}, "
-        f"{100 * inside / n:.0f} % ({100 * low:.0f} to {100 * high:.0f})",
+        f"- rates within their 90 % intervals: {common.verdict(inside >= 0.8 * n)}: {inside} of "
+        f"{n}; all cells of one contrast have the same dots, so these are not independent",
     ]
 
 
