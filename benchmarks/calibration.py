@@ -6,9 +6,8 @@ Dots are drawn from the model's own priors: the number of states uniform from 1 
 repelling levels, exit rates, jumps, first state; recordings of 5 to 30 s. With gates, where a few
 hundred photons tell states apart, dots are dimmer and recordings 2 to 10 s. The fit has the same
 priors and the same limit of 6 states. Cells: `intensity` (arrival times alone), `gates` (24 delay
-gates; decays drawn around a base shape that the fit does not know, it takes the pooled decay),
-`gates_known` (the fit is told the base shape: what is left is not the fault of that shortcut), and
-three kinds of dots off the priors, which tell how robust the answer is.
+gates; decays drawn around that of one exponential and a flat background), `gates_prior` (around a
+shape that is drawn from its prior, too: nothing there is off the priors), and three kinds of dots off the priors, which tell how robust the answer is.
 
 Each figure stands beside the interval that it would have if the stated probabilities were true: the
 number of states is drawn from every stated P again and again. Probabilities below 1e-6 count as
@@ -44,7 +43,7 @@ HARD = (0.3, 0.95)
 CELLS: dict[str, tuple[int, int, int, str]] = {
     "intensity": (1000, 60, 1, ""),
     "gates": (200, 10, N_GATES, ""),
-    "gates_known": (200, 10, N_GATES, ""),
+    "gates_prior": (200, 10, N_GATES, ""),
     "off_levels": (200, 10, 1, "levels"),
     "off_power_law": (200, 10, 1, "power_law"),
     "off_drift": (200, 10, 1, "drift"),
@@ -59,14 +58,13 @@ def work(task: common.Task) -> common.Row:
     duration_s = float(for_dot.uniform(*(DURATION_S if n_gates == 1 else DURATION_GATES_S)))
     model = dots.MODEL if n_gates == 1 else dots.DIM_MODEL
     dot = dots.draw_dot(
-        for_dot, n_states, duration_s, n_gates=n_gates, model=model, off_prior=off_prior
-    )
-    return analyse(dot, for_fit, known_decay=task.cell == "gates_known")
+        for_dot, n_states, duration_s, n_gates=n_gates, model=model, off_prior=off_prior,
+        any_base=task.cell == "gates_prior",
+    )  # fmt: skip
+    return analyse(dot, for_fit)
 
 
-def analyse(
-    dot: dots.Dot, rng: np.random.Generator, *, known_decay: bool = False, most: int = MOST_STATES
-) -> common.Row:
+def analyse(dot: dots.Dot, rng: np.random.Generator, *, most: int = MOST_STATES) -> common.Row:
     """Row of one dot.
 
     Parameters
@@ -75,8 +73,6 @@ def analyse(
         The dot.
     rng
         Source of starts and draws.
-    known_decay
-        Tell the fit the shape around which the decays were drawn.
     most
         Most states.
     """
@@ -84,8 +80,6 @@ def analyse(
     started = time.perf_counter()
     grid = choose_grid(dot.trace(), dot.model, rng)
     likelihood = BinnedLikelihood(grid.counts, grid.width_s)
-    if known_decay:
-        likelihood.gate_totals = 1e12 * dot.base_decay
     evidences = scan_n_states(likelihood, grid.counts, dot.model, range(1, most + 1), rng)
     probability = probabilities(evidences)
     return {

@@ -3,7 +3,8 @@
 A benchmark is a list of tasks. Each task leaves one row, a Parquet file of its own in
 ``benchmarks/runs/NAME/`` (not in git), written aside and renamed, so that a run killed at any
 moment resumes. A row remembers the digest of the code whose answer it is; rows of other code are
-done again. Import this module before NumPy: it sets one thread per process.
+done again. Import this module before NumPy and pncbayes: it sets one thread per process, and takes
+the package from the checkout that it is in, whichever is installed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_
 for _variable in THREADS:
     os.environ[_variable] = "1"
 
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
 import argparse  # noqa: E402
 import ast  # noqa: E402
 import datetime  # noqa: E402
@@ -23,14 +30,12 @@ import importlib.metadata  # noqa: E402
 import logging  # noqa: E402
 import multiprocessing  # noqa: E402
 import platform  # noqa: E402
-import sys  # noqa: E402
 import time  # noqa: E402
 import warnings  # noqa: E402
 import zlib  # noqa: E402
 from collections.abc import Callable, Iterable, Sequence  # noqa: E402
 from concurrent.futures import ProcessPoolExecutor, as_completed  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
-from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -40,7 +45,6 @@ import pyarrow.parquet as pq  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from scipy.stats import binomtest  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "benchmarks" / "runs"
 RESULTS = ROOT / "benchmarks" / "results"
 ROOT_SEED = 20_260_701

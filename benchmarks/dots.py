@@ -143,6 +143,7 @@ def draw_dot(
     n_gates: int = 1,
     model: ModelFile = MODEL,
     off_prior: str = "",
+    any_base: bool = False,
 ) -> Dot:
     """Draw a dot from the priors, or off them, and its photons.
 
@@ -161,6 +162,8 @@ def draw_dot(
     off_prior
         ``"levels"`` (uniform, without repulsion), ``"power_law"`` (dwells) or ``"drift"`` (3 % of
         the signal lost along the recording); empty for the priors.
+    any_base
+        Draw the shape around which the decays scatter from its prior, too.
     """
     prior = model.brightest_rate_per_s
     # with delays the decays tell states apart, and levels do not repel
@@ -187,6 +190,8 @@ def draw_dot(
         return Dot(dot.photons, None, gate_rate, rates, np.ones(1), dot.path, model)
     edges = gate_edges_ns(n_gates)
     base = base_decay(edges)
+    if any_base:
+        base = rng.dirichlet(np.full(n_gates, model.decay_base_concentration))
     belief = model.decay_concentration
     concentration = rng.lognormal(np.log(belief.median), belief.sigma)
     shape = np.maximum(rng.dirichlet(concentration * base, n_states), 1e-15)

@@ -51,9 +51,11 @@ def build(
                                                       background included; log-normal
     ``relative_brightness``    dimmer_state           the others as shares of it, bright to dim;
                                                       uniform, without delays repelling each other
-    ``gate_probability``       state, gate            decay of each state; Dirichlet around that
-                                                      of all photons; with delays
-    ``decay_concentration``                           its concentration; log-normal; with delays
+    ``gate_probability``       state, gate            decay of each state; Dirichlet around the
+                                                      base shape; with delays
+    ``base_gate_probability``  gate                   the base shape; uniform; with delays
+    ``decay_concentration``                           concentration of the decays around it;
+                                                      log-normal; with delays
     ``exit_rate_per_s``        state                  log-normal; from two states on
     ``jump_probability``       state, other_state     where an exit leads, the other states in
                                                       order; Dirichlet; from three states on

@@ -1,10 +1,10 @@
-"""The posterior with the concentration of the decays integrated out.
+"""The posterior with the base shape and the concentration of the decays integrated out.
 
 Where all decays are alike the joint density of decays and concentration has a funnel: ever larger
 concentrations allow ever closer decays, and the joint mode runs to the edge of the prior with next
-to no mass around it. Given the concentration the density is well shaped, and in the concentration
-alone it is a smooth bump: so modes and curvatures are taken at fixed concentrations, and the
-density that the evidence integrates is summed over a grid of them.
+to no mass around it. Given base shape and concentration the density is well shaped: so modes and
+curvatures are taken with both fixed, at their most probable values given the photons of the states,
+and the density that the evidence integrates has both integrated out (`DecayPrior`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from pncbayes.hmm.likelihood import BinnedLikelihood, Gradient
+from pncbayes.inference.decay_prior import DecayPrior
 from pncbayes.inference.posterior import Parameters, Posterior
 from pncbayes.inference.special import log_sum_exp
 from pncbayes.physics.modelfile import ModelFile
@@ -21,9 +22,6 @@ from pncbayes.physics.modelfile import ModelFile
 __all__ = ["CollapsedPosterior", "working_posterior"]
 
 Array = NDArray[np.float64]
-
-_STEP = 0.25
-_REACH_SIGMA = 4.0
 
 
 def working_posterior(likelihood: BinnedLikelihood, model: ModelFile, n_states: int) -> Posterior:
@@ -33,10 +31,10 @@ def working_posterior(likelihood: BinnedLikelihood, model: ModelFile, n_states: 
 
 
 class CollapsedPosterior(Posterior):
-    """As `Posterior`, without the concentration among the coordinates.
+    """As `Posterior`, without base shape and concentration among the coordinates.
 
-    `gradient` is that of the density at the fixed `log_concentration`; `log_density` and the
-    value of `log_prior` are integrated over it.
+    `gradient` is that of the density at the fixed `base` and `log_concentration`; `log_density` and
+    the value of `log_prior` are integrated over both.
 
     Parameters
     ----------
@@ -47,26 +45,18 @@ class CollapsedPosterior(Posterior):
     def __init__(self, likelihood: BinnedLikelihood, model: ModelFile, n_states: int) -> None:
         super().__init__(likelihood, model, n_states)
         self.joint = Posterior(likelihood, model, n_states)
-        prior = model.decay_concentration
-        reach = _REACH_SIGMA * prior.sigma
-        self.log_grid = np.log(prior.median) + np.arange(-reach, reach + _STEP, _STEP)
-        self.log_concentration = float(np.log(prior.median))
-        z = (self.log_grid - np.log(prior.median)) / prior.sigma
-        weight = np.exp(self.log_grid)[:, None] * self.pooled
-        self._grid_prior = -0.5 * z**2 - np.log(prior.sigma * np.sqrt(2 * np.pi)) + np.log(_STEP)
-        self._grid_constant = self._grid_prior + n_states * (
-            gammaln(np.exp(self.log_grid)) - gammaln(weight).sum(axis=1)
-        )
+        self.decays = DecayPrior(model, n_states, self.n_gates)
+        self.log_concentration = float(np.log(model.decay_concentration.median))
 
     @property
     def size(self) -> int:
         """Number of free parameters."""
         return self.joint.size - 1
 
-    @property
-    def log_grid_step(self) -> float:
-        """Log of the step of the grid of log concentrations."""
-        return float(np.log(_STEP))
+    def fix(self, log_concentration: float, base: Array) -> None:
+        """Fix the concentration of the decays and their base shape, ``(n_gates,)``."""
+        self.log_concentration = log_concentration
+        self.base = self.joint.base = base
 
     def _joint(self, vector: Array) -> Array:
         joint = np.empty(vector.size + 1)
@@ -76,14 +66,18 @@ class CollapsedPosterior(Posterior):
         return joint
 
     def unpack(self, vector: Array) -> Parameters:
-        """Physical parameters at a point; the concentration is the one of the moment."""
+        """Physical parameters at a point; base and concentration are those of the moment."""
         return self.joint.unpack(self._joint(vector))
 
     def unpack_draw(self, vector: Array, rng: np.random.Generator) -> Parameters:
-        """Physical parameters of a draw, with a draw of the concentration given its decays."""
-        logs = self._log_grid_density(vector)
-        weights = np.exp(logs - log_sum_exp(logs))
-        self.log_concentration = float(rng.choice(self.log_grid, p=weights / weights.sum()))
+        """Physical parameters of a draw, with a draw of the concentration given its decays.
+
+        The base shape is its mean given both.
+        """
+        logs, base = self.decays.given_decays(self.log_shares(vector[None]))
+        weights = np.exp(logs[0] - logs[0].max())
+        cell = int(rng.choice(weights.size, p=weights / weights.sum()))
+        self.fix(float(self.decays.log_grid[cell]), base[0, cell])
         return self.unpack(vector)
 
     def pack(self, parameters: Parameters) -> Array:
@@ -102,54 +96,34 @@ class CollapsedPosterior(Posterior):
         low, high = self.joint.bounds()
         return np.delete(low, self._rest_at), np.delete(high, self._rest_at)
 
-    def _log_grid_density(self, vector: Array) -> Array:
-        """Log density of decays and concentration at each concentration of the grid."""
-        density: Array = self.log_concentration_given(vector[None])[0]
-        return density
-
-    def log_concentration_given(self, vectors: Array) -> Array:
-        """Log density, not normalised, of each concentration of the grid given the decays.
-
-        Parameters
-        ----------
-        vectors
-            Points, shape ``(n, size)``.
-
-        Returns
-        -------
-        ndarray
-            Shape ``(n, n_grid)``.
-        """
+    def log_shares(self, vectors: Array) -> Array:
+        """Log of the share of each gate in its state, shape ``(n, n_states, n_gates)``."""
         gates = np.maximum(vectors[:, : self._rates_at], -400.0)
         gates = gates.reshape(len(vectors), self.n_states, self.n_gates)
-        shape = gates - log_sum_exp(gates)[:, :, None]
-        likeness = (shape @ self.pooled).sum(axis=1)
-        logs: Array = self._grid_constant + likeness[:, None] * np.exp(self.log_grid)
-        return logs
+        shares: Array = gates - log_sum_exp(gates)[:, :, None]
+        return shares
+
+    def log_prior_of_decays(self, vectors: Array) -> Array:
+        """Part of the log prior that belongs to the decays, all integrated, shape ``(n,)``."""
+        return self.decays.log_density(self.log_shares(vectors))
 
     def log_prior(self, vector: Array) -> tuple[float, Array]:
-        """Log prior density, integrated over the concentration; the slope is conditional."""
+        """Log prior density, base and concentration integrated out; the slope is conditional."""
         value, slope = self.joint.log_prior(self._joint(vector))
-        # what the conditional density has at its concentration, replaced by the sum over all
-        value += float(log_sum_exp(self._log_grid_density(vector))) - self._decay_part(vector)
+        # what the conditional density has where they are fixed, replaced by the integral
+        value += float(self.log_prior_of_decays(vector[None])[0]) - self._decay_part(vector)
         return value, np.delete(slope, self._rest_at)
 
     def _decay_part(self, vector: Array) -> float:
         """What decays and concentration add to the conditional log prior."""
         concentration = np.exp(self.log_concentration)
-        prior = self.model.decay_concentration
-        z = (self.log_concentration - np.log(prior.median)) / prior.sigma
-        gates = np.maximum(vector[: self._rates_at], -400.0)
-        gates = gates.reshape(self.n_states, self.n_gates)
-        shape = gates - log_sum_exp(gates)[:, None]
-        value = -0.5 * z**2 - np.log(prior.sigma * np.sqrt(2 * np.pi))
-        value += self.n_states * (
-            gammaln(concentration) - gammaln(concentration * self.pooled).sum()
-        )
-        return float(value + concentration * (shape @ self.pooled).sum())
+        weight = concentration * self.base
+        value = self.n_states * (gammaln(concentration) - gammaln(weight).sum())
+        value += (self.log_shares(vector[None])[0] @ weight).sum()
+        return float(value + self.decays.log_prior_at(self.log_concentration))
 
     def gradient(self, vector: Array) -> tuple[float, Array, Gradient]:
-        """Log density at the concentration of the moment, its gradient, and the parts."""
+        """Log density with base and concentration fixed, its gradient, and the parts."""
         self.joint.active = self.active
         value, slope, parts = self.joint.gradient(self._joint(vector))
         return value, np.delete(slope, self._rest_at), parts
@@ -160,22 +134,27 @@ class CollapsedPosterior(Posterior):
         kept: Array = np.delete(diagonal, self._rest_at)
         return kept
 
-    def concentration_weights(self, vector: Array, parts: Gradient) -> Array:
-        """Log weight of each concentration of the grid with the decays integrated out.
-
-        The photons that each state explains are taken as known: Dirichlet-multinomial.
-        """
-        point = self.unpack(vector)
-        photons = parts.gate_rate * point.gate_rate_per_s
-        photons = np.maximum(photons + parts.occupied_s[:, None] * point.gate_rate_per_s, 0.0)
-        concentration = np.exp(self.log_grid)
-        logs: Array = self._grid_constant.copy()
-        for own in photons:
-            logs += gammaln(own + concentration[:, None] * self.pooled).sum(axis=1)
-            logs -= gammaln(own.sum() + concentration)
-        return logs
+    def expected_photons(self, vector: Array, parts: Gradient) -> Array:
+        """Photons that each state explains in each gate, shape ``(n_states, n_gates)``."""
+        gate_rate = self.unpack(vector).gate_rate_per_s
+        photons = (parts.gate_rate + parts.occupied_s[:, None]) * gate_rate
+        return np.maximum(photons, 0.0)
 
     def choose_concentration(self, vector: Array, parts: Gradient) -> None:
-        """Fix the concentration at its most probable value with the decays integrated out."""
-        best = int(np.argmax(self.concentration_weights(vector, parts)))
-        self.log_concentration = float(self.log_grid[best])
+        """Fix base and concentration at their most probable values, the decays integrated out.
+
+        The photons that each state explains are taken as known.
+        """
+        logs, base, _ = self.decays.given_photons(self.expected_photons(vector, parts))
+        best = int(np.argmax(logs))
+        self.fix(float(self.decays.log_grid[best]), base[best])
+
+    def integrated_over_fixed(self, vector: Array, parts: Gradient) -> float:
+        """Log of what integrating over base and concentration makes of an evidence.
+
+        Over the evidence with both fixed; the photons that each state explains are taken as known.
+        """
+        photons = self.expected_photons(vector, parts)
+        logs = self.decays.given_photons(photons)[0]
+        value = float(log_sum_exp(logs)) + self.decays.log_step
+        return value - self.decays.log_probability(photons, self.base, self.log_concentration)

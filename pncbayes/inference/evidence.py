@@ -6,7 +6,8 @@ overlap between the copies of a mode under exchange of states, and its weights a
 judged by Pareto's k [1]_. A draw far above all modes leads to a mode that was missed, and the
 estimate starts again with it. Where the first round is not enough and a state is surplus, the
 evidence comes from how often a Gibbs sampler leaves a state unvisited
-(`pncbayes.inference.visits`).
+(`pncbayes.inference.visits`). With delays, where parameters are many, chains come first: where
+their states are all visited, a bridge (`pncbayes.inference.visited`).
 
 References
 ----------
@@ -23,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
-from pncbayes.inference.gibbs import GibbsSampler
+from pncbayes.inference.collapsed import CollapsedPosterior
+from pncbayes.inference.gibbs import N_CHAINS, GibbsSampler, PosteriorDraws, run_chains
 from pncbayes.inference.laplace import (
     all_visited,
     bright_to_dim,
@@ -34,10 +36,12 @@ from pncbayes.inference.laplace import (
     quick_log_evidence,
 )
 from pncbayes.inference.mixture import Component, Mixture
+from pncbayes.inference.one_state import evidence_of_one_state
 from pncbayes.inference.optimum import MODE_GAP, Mode, climb, distinct_modes
-from pncbayes.inference.posterior import Posterior
+from pncbayes.inference.posterior import Parameters, Posterior
 from pncbayes.inference.unvisited import Base, NewState
-from pncbayes.inference.visits import evidence_by_visits
+from pncbayes.inference.visited import evidence_if_visited
+from pncbayes.inference.visits import Unsettled, evidence_by_visits
 from pncbayes.inference.weights import Weighed, are_enough, are_reliable, spread, weigh
 
 __all__ = ["MARGIN", "Evidence", "estimate_evidence"]
@@ -50,10 +54,8 @@ MARGIN = 6.0
 _FRESH = 3
 # such batches at most, while the weights have a heavy tail
 _BATCHES = 3
-# nats that the evidence with a state unvisited may lie below a quick figure of the rest, and be
-# a part of the whole that counts: the quick figure is low
-_SURPLUS = 3.0
-# the same, below a figure by importance sampling: chains see nothing that is rarer
+# nats that the evidence with a state unvisited may lie below a figure by importance sampling, and
+# be a part of the whole that counts: chains see nothing that is rarer
 _RARE = 6.0
 # nats below the best at which a rough figure does
 _NEGLIGIBLE = 4.0
@@ -62,6 +64,16 @@ _ABOVE = 2.0
 # effective draws below which the heaviest may come from a missed mode
 _LONE = 8.0
 _MOST_RESTARTS = 4
+# nats that the evidence with a state unvisited may lie below a quick figure of the rest, and be
+# a part of the whole that counts: the quick figure is low
+_SURPLUS = 6.0
+# starts among which those of chains are drawn, and error of a bridge that is of use
+_STARTS, _USABLE = 40, 0.3
+# share of draws with all states visited that is too small for a bridge, and small enough to do
+# without
+_SELDOM = 0.08
+# draws among which the highest is looked for
+_LOOKED_AT = 40
 
 
 @dataclass(frozen=True)
@@ -87,10 +99,12 @@ class Evidence:
     mode
         The best mode.
     method
-        ``"importance"``, ``"gibbs"``, ``"rough"`` (importance weights not reliable) or
+        ``"importance"``, ``"bridge"``, ``"gibbs"``, ``"rough"`` (weights not reliable) or
         ``"laplace"``.
     base
         What the model with one state more builds on.
+    chains
+        Draws of a Gibbs sampler, where one was run.
     """
 
     n_states: int
@@ -104,6 +118,7 @@ class Evidence:
     mode: Mode
     method: str
     base: Base | None = None
+    chains: PosteriorDraws | None = None
 
 
 def estimate_evidence(
@@ -142,6 +157,9 @@ def estimate_evidence(
     contested
         Whether another number of states may be as probable: else a rough figure does.
     """
+    if isinstance(posterior, CollapsedPosterior) and posterior.n_states == 1:
+        if GibbsSampler.can_sample(posterior):
+            return _of_one_state(posterior, modes[0], rng, n_kept)
     modes = [bright_to_dim(posterior, mode) for mode in modes]
     restarts = 0
     while True:
@@ -155,6 +173,29 @@ def estimate_evidence(
         others = [climb(posterior, mode.vector) for mode in modes if mode.log_density > lowest]
         modes = distinct_modes(posterior, [found, *(bright_to_dim(posterior, m) for m in others)])
         restarts += 1
+
+
+def _of_one_state(
+    posterior: CollapsedPosterior, mode: Mode, rng: np.random.Generator, n_kept: int
+) -> Evidence:
+    found = evidence_of_one_state(posterior, rng)
+    points, weighed, reliable = found.points, found.weighed, are_reliable(found.weighed)
+    return Evidence(
+        1,
+        weighed.log_mean,
+        found.laplace,
+        weighed.log_mean,
+        weighed.error if reliable else max(1.0, weighed.error),
+        weighed.pareto_k,
+        weighed.effective,
+        points[rng.choice(len(points), size=n_kept, replace=n_kept > len(points))],
+        mode,
+        "importance" if reliable else "rough",
+        Base(
+            posterior, mode, points, np.full(len(points), 1.0 / len(points)),
+            weighed.log_mean, weighed.error,
+        ),
+    )  # fmt: skip
 
 
 class _Estimate:
@@ -182,6 +223,7 @@ class _Estimate:
             self.surplus = NewState(base, posterior)
             self.unvisited = self.surplus.log_evidence_if_unvisited(rng)
         self._tried_visits = False
+        self.chains: PosteriorDraws | None = None
         self._top: float | None = None
 
     def run(self, n_adaptations: int, contested: bool) -> Evidence | Mode:
@@ -189,29 +231,17 @@ class _Estimate:
         posterior, modes = self.posterior, self.modes
         rough = np.array([quick_log_evidence(posterior, mode) for mode in modes])
         visited = np.array([all_visited(posterior, mode) for mode in modes])
-        # where a state is surplus, modes and their curvatures are of no use; without delays there
-        # are few parameters, and the importance sampler is fast and mostly enough
         seen = float(rough[visited].max()) if visited.any() else -np.inf
         plausible = max(self.unvisited, rough.max()) >= self.worth
-        if posterior.n_gates > 1 and plausible and self.unvisited > seen - _SURPLUS:
+        # where a state may be surplus, modes and their curvatures are of no use; without delays
+        # there are few parameters, and the importance sampler is fast and mostly enough
+        if self._many_parameters() and plausible and self.unvisited > seen - _SURPLUS:
             # the best mode last, here and below: there nothing is lost by the bins left out
             posterior.focus(*(mode.vector for mode in reversed(modes)))
             found = self._by_visits(float(np.logaddexp(self.unvisited, seen)))
             if found is not None:
                 return found
-        pairs = [
-            component_at(posterior, near)
-            for mode in modes
-            for near in near_modes(posterior, mode, only=len(modes) > 2)
-        ]
-        components = [component for component, _ in pairs]
-        self.best = max((mode for _, mode in pairs), key=lambda mode: mode.log_density)
-        if len(pairs) > len(modes):
-            self.best = modes[0]
-        parts = np.array([component.log_evidence for component in components])
-        # a mode at the edge of what the parameters may be has no finite curvature
-        parts = np.where(np.isfinite(parts), parts, rough.max())
-        self.laplace = self._laplace(pairs, parts, bool(visited.all()))
+        pairs, parts = self._look_around()
         highest = max(self.laplace, rough.max(), self.unvisited)
         if highest < self.worth:
             return Evidence(
@@ -223,9 +253,34 @@ class _Estimate:
         shares = 0.8 * shares + 0.2 / len(shares)
         others = [mode.vector for _, mode in pairs if mode is not self.best]
         posterior.focus(*others, self.best.vector)
+        components = [component for component, _ in pairs]
         exchanged = exchanges(posterior, components[0])
         sampler = Mixture(posterior, components, shares, exchanged, self.rng, self.surplus)
         return self._by_importance(sampler, n_adaptations, contested)
+
+    def _many_parameters(self) -> bool:
+        """Whether chains tell the evidence better than an importance sampler around modes does."""
+        posterior = self.posterior
+        return isinstance(posterior, CollapsedPosterior) and GibbsSampler.can_sample(posterior)
+
+    def _look_around(self) -> tuple[list[tuple[Component, Mode]], Array]:
+        """Densities around the modes, and the logs of their integrals; also finds `laplace`."""
+        posterior, modes = self.posterior, self.modes
+        pairs = [
+            component_at(posterior, near)
+            for mode in modes
+            for near in near_modes(posterior, mode, only=len(modes) > 2)
+        ]
+        self.best = max((mode for _, mode in pairs), key=lambda mode: mode.log_density)
+        if len(pairs) > len(modes):
+            self.best = modes[0]
+        parts = np.array([component.log_evidence for component, _ in pairs])
+        # a mode at the edge of what the parameters may be has no finite curvature
+        highest = max(quick_log_evidence(posterior, mode) for mode in modes)
+        parts = np.where(np.isfinite(parts), parts, highest)
+        all_are_visited = all(all_visited(posterior, mode) for mode in modes)
+        self.laplace = self._laplace(pairs, parts, all_are_visited)
+        return pairs, parts
 
     def _laplace(
         self, pairs: list[tuple[Component, Mode]], parts: Array, all_are_visited: bool
@@ -249,7 +304,7 @@ class _Estimate:
     ) -> Evidence | Mode:
         for attempt in range(1 + n_adaptations):
             sampler.draw(self.n_draws)
-            weighed = weigh(sampler)
+            weighed = weigh(sampler.log_weights())
             missed = self._missed_mode(sampler, weighed)
             if missed is not None:
                 return missed
@@ -258,6 +313,10 @@ class _Estimate:
                 break
             if self.unvisited > weighed.log_mean + self.labels - _RARE:
                 found = self._by_visits(self.laplace)
+                if found is not None:
+                    return found
+            if self._many_parameters() and self.chains is None and behind < MARGIN:
+                found = self._by_chains(sampler, weighed)
                 if found is not None:
                     return found
             if self.surplus is not None and behind > MARGIN and attempt:
@@ -271,10 +330,79 @@ class _Estimate:
             sampler.start_afresh()
             for _ in range(_BATCHES if contested else 1):
                 sampler.draw(_FRESH * self.n_draws)
-                weighed = weigh(sampler)
+                weighed = weigh(sampler.log_weights())
                 if are_reliable(weighed) or self._behind(weighed) > _NEGLIGIBLE:
                     break
         return self._from_weights(sampler, weighed)
+
+    def _by_chains(self, sampler: Mixture, weighed: Weighed) -> Evidence | None:
+        """Evidence from chains that start where the importance weights are."""
+        posterior, active = self.posterior, self.posterior.active
+        keep = self.rng.choice(weighed.weights.size, size=_STARTS, p=spread(weighed.weights))
+        starts = [posterior.unpack(sampler.points[n]) for n in keep]
+        self.chains = run_chains(posterior, starts, self.rng)
+        posterior.active = active
+        size = len(self.chains.draws) // N_CHAINS
+        chains = [self.chains.draws[n * size : (n + 1) * size] for n in range(N_CHAINS)]
+        return self._by_bridge(chains, self.unvisited - self.labels, 0.0)
+
+    def _by_bridge(
+        self, chains: list[list[Parameters]], log_unvisited: float, unvisited_error: float
+    ) -> Evidence | None:
+        """Evidence where all states are visited, by a bridge, and the rest, which is given."""
+        posterior = self.posterior
+        assert isinstance(posterior, CollapsedPosterior)
+        visited = [[draw for draw in chain if draw.visits_all] for chain in chains]
+        others = [draw for chain in chains for draw in chain if not draw.visits_all]
+        found = evidence_if_visited(posterior, visited, self.rng)
+        n_visited = sum(len(chain) for chain in visited)
+        if found is not None:
+            log_mean = float(np.logaddexp(found.log_mean, log_unvisited))
+            share = math.exp(log_unvisited - log_mean)
+            error = math.hypot((1.0 - share) * found.error, share * unvisited_error)
+            points, effective = found.points, found.effective
+        elif n_visited < _SELDOM * (n_visited + len(others)):
+            # the chains hardly ever visit all states: the rest is all but everything
+            share = len(others) / (n_visited + len(others))
+            log_mean, error = log_unvisited - math.log(share), unvisited_error + 1.0 - share
+            points, effective = np.empty((0, posterior.size)), float(N_CHAINS)
+        else:
+            return None
+        if not error < _USABLE:
+            return None
+        weights = np.full(len(points), (1.0 - share) / max(len(points), 1))
+        if others and share > 0.0:
+            rest = np.array([posterior.pack(draw) for draw in others])
+            points = np.vstack([points, rest])
+            weights = np.concatenate([weights, np.full(len(rest), share / len(rest))])
+        weights /= weights.sum()
+        self._climb_from(points)
+        if not np.isfinite(self.laplace):
+            self._look_around()
+        keep = self.rng.choice(len(points), size=self.n_kept, p=weights)
+        return Evidence(
+            posterior.n_states,
+            log_mean + self.labels,
+            self.laplace,
+            np.nan,
+            error,
+            np.nan,
+            effective,
+            points[keep],
+            self.best,
+            "bridge",
+            Base(posterior, self.best, points, weights, log_mean, error),
+            self.chains,
+        )
+
+    def _climb_from(self, points: Array) -> None:
+        """See whether chains went to a better mode than those known, and add it if so."""
+        some = points[:: max(len(points) // _LOOKED_AT, 1)]
+        values = [self.posterior.log_density(point) for point in some]
+        found = climb(self.posterior, some[int(np.argmax(values))])
+        if found.log_density > self.modes[0].log_density + _ABOVE:
+            known = [bright_to_dim(self.posterior, found), *self.modes]
+            self.modes = distinct_modes(self.posterior, known)
 
     def _behind(self, weighed: Weighed) -> float:
         """Nats below the best number of states."""
@@ -304,6 +432,7 @@ class _Estimate:
             Base(posterior, self.best, sampler.points.copy(), weights, weighed.log_mean, error)
             if np.isfinite(importance)
             else None,
+            self.chains,
         )
 
     def _missed_mode(self, sampler: Mixture, weighed: Weighed) -> Mode | None:
@@ -334,8 +463,12 @@ class _Estimate:
         self._tried_visits = True
         starts = [posterior.unpack(mode.vector) for mode in self.modes]
         found = evidence_by_visits(surplus, starts, self.rng)
-        if found is None:
-            return None
+        if isinstance(found, Unsettled):
+            means = [np.mean([n for n in one if n] or [1]) for one in found.unvisited]
+            error = math.hypot(found.error, float(np.std(means) / np.mean(means)))
+            return self._by_bridge(
+                found.chains, found.log_part - math.log(float(np.mean(means))), error
+            )
         points, size = found.points, len(found.points)
         keep = self.rng.choice(size, size=self.n_kept, replace=size < self.n_kept)
         weights = np.full(size, 1.0 / size)

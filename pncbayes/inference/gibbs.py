@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from pncbayes.hmm import numba_kernels as kernels
 from pncbayes.hmm.emission import PoissonEmission
@@ -34,13 +33,14 @@ from pncbayes.inference.posterior import Parameters, Posterior
 if TYPE_CHECKING:
     from pncbayes.inference.evidence import Evidence
 
-__all__ = ["GibbsSampler", "PosteriorDraws", "posterior_draws"]
+__all__ = ["N_CHAINS", "GibbsSampler", "PosteriorDraws", "posterior_draws", "run_chains"]
 
 Array = NDArray[np.float64]
 
 # Effective importance draws that make intervals by themselves.
 _ENOUGH_DRAWS = 150.0
-_CHAINS, _WARM_UP, _SWEEPS, _KEEP_EVERY = 4, 60, 200, 2
+N_CHAINS = 4
+_WARM_UP, _SWEEPS, _KEEP_EVERY = 60, 200, 2
 # Sweeps of the warm-up after which bins that may hold a switch are looked for anew.
 _REFOCUS = (0, 5, 15, 30, 59)
 
@@ -87,11 +87,13 @@ def posterior_draws(
         settle(posterior, evidence.mode)
         draws = [posterior.unpack(evidence.mode.vector)]
     few = evidence.method != "importance" or evidence.effective_draws < _ENOUGH_DRAWS
+    if few and evidence.chains is not None:
+        return evidence.chains
     if few and GibbsSampler.can_sample(posterior):
-        return _by_gibbs(posterior, draws, rng)
+        return run_chains(posterior, draws, rng)
     if len(evidence.draws):
         return PosteriorDraws(draws, "importance", evidence.effective_draws)
-    return PosteriorDraws(draws * (_CHAINS * _SWEEPS // _KEEP_EVERY), "mode", 0.0)
+    return PosteriorDraws(draws * (N_CHAINS * _SWEEPS // _KEEP_EVERY), "mode", 0.0)
 
 
 def _unpacked(posterior: Posterior, vectors: Array, rng: np.random.Generator) -> list[Parameters]:
@@ -100,12 +102,13 @@ def _unpacked(posterior: Posterior, vectors: Array, rng: np.random.Generator) ->
     return [posterior.unpack(vector) for vector in vectors]
 
 
-def _by_gibbs(
+def run_chains(
     posterior: Posterior, starts: list[Parameters], rng: np.random.Generator
 ) -> PosteriorDraws:
+    """Draws of four chains, one after the other, from points drawn among `starts`."""
     sampler = GibbsSampler(posterior, rng)
     chains = []
-    for index in rng.integers(len(starts), size=_CHAINS):
+    for index in rng.integers(len(starts), size=N_CHAINS):
         point, kept = starts[index], []
         sampler.forget()
         for sweep in range(_WARM_UP + _SWEEPS):
@@ -158,13 +161,6 @@ class GibbsSampler:
         assert isinstance(emission, PoissonEmission)
         self._rows = np.ascontiguousarray(emission.counts)
         self._fastest = 0.9 * FASTEST_PER_BIN / self.likelihood.width_s
-        if isinstance(posterior, CollapsedPosterior):
-            prior = posterior.model.decay_concentration
-            self._log_grid = posterior.log_grid
-            weight = np.exp(self._log_grid)[:, None] * posterior.pooled
-            z = (self._log_grid - np.log(prior.median)) / prior.sigma
-            of_state = gammaln(np.exp(self._log_grid)) - gammaln(weight).sum(axis=1)
-            self._grid_constant = -0.5 * z**2 + posterior.n_states * of_state
 
     @staticmethod
     def can_sample(posterior: Posterior) -> bool:
@@ -197,10 +193,11 @@ class GibbsSampler:
             posterior.repulsion,
             rng,
         )
-        gate_rate, concentration = rate[:, None], float("nan")
-        if posterior.n_gates > 1:
-            concentration = self._draw_concentration(photons)
-            weight = concentration * posterior.pooled + photons
+        gate_rate, concentration, base = rate[:, None], float("nan"), None
+        if isinstance(posterior, CollapsedPosterior):
+            base = posterior.base if point.base_decay is None else point.base_decay
+            base, concentration = posterior.decays.draw(photons, base, point.concentration, rng)
+            weight = concentration * base + photons
             shape = np.maximum(rng.standard_gamma(weight), 1e-300)
             gate_rate = rate[:, None] * shape / shape.sum(axis=1, keepdims=True)
         rates = point.transition_rate_per_s
@@ -223,6 +220,7 @@ class GibbsSampler:
             transition_rate_per_s=rates,
             concentration=concentration,
             occupied_s=time_s,
+            base_decay=base,
         )
 
     def path(self, point: Parameters) -> tuple[Array, Array]:
@@ -233,13 +231,29 @@ class GibbsSampler:
         seconds, switches : ndarray
             Shape ``(n_states,)``.
         """
-        _, seconds, _, n_pair = self._attribute(point)
-        switches = np.zeros(self.posterior.n_states)
-        pairs = itertools.combinations(range(self.posterior.n_states), 2)
+        _, seconds, jumped = self.complete(point)
+        return seconds, jumped.sum(axis=1)
+
+    def complete(self, point: Parameters) -> tuple[Array, Array, Array]:
+        """Photons, seconds and switches of a path drawn at a point.
+
+        Returns
+        -------
+        photons : ndarray
+            Photons of each state and gate, shape ``(n_states, n_gates)``.
+        seconds : ndarray
+            Time in each state, shape ``(n_states,)``.
+        switches : ndarray
+            From each state to each, shape ``(n_states, n_states)``.
+        """
+        photons, seconds, _, n_pair = self._attribute(point)
+        n_states = self.posterior.n_states
+        switches = np.zeros((n_states, n_states))
+        pairs = itertools.combinations(range(n_states), 2)
         for (i, j), kinds in zip(pairs, n_pair.sum(axis=2), strict=True):
-            switches[i] += kinds[0] + kinds[2] + kinds[3]
-            switches[j] += kinds[1] + kinds[2] + kinds[3]
-        return seconds, switches
+            switches[i, j] = kinds[0] + kinds[2] + kinds[3]
+            switches[j, i] = kinds[1] + kinds[2] + kinds[3]
+        return photons, seconds, switches
 
     def _attribute(self, point: Parameters) -> tuple[Array, Array, Array, Array]:
         """Draw path and photons: per state and gate, time in s, and switches inside bins."""
@@ -279,13 +293,3 @@ class GibbsSampler:
             self.rng,
         )
         return photons, time_bins * likelihood.width_s, n_stay, n_pair
-
-    def _draw_concentration(self, photons: Array) -> float:
-        """Draw the concentration of the decays given the photons, the decays integrated out."""
-        grid = np.exp(self._log_grid)
-        weight = grid[:, None] * self.posterior.pooled
-        logs = self._grid_constant.copy()
-        for own in photons:
-            logs += gammaln(own + weight).sum(axis=1) - gammaln(own.sum() + grid)
-        chance = np.exp(logs - logs.max())
-        return float(self.rng.choice(grid, p=chance / chance.sum()))

@@ -86,8 +86,7 @@ def bright_to_dim(posterior: Posterior, mode: Mode) -> Mode:
         return mode
     vector = mode.vector[posterior.permutation(order)]
     posterior.focus(vector)
-    value, _, parts = posterior.gradient(vector)
-    return replace(mode, vector=vector, log_density=value, parts=parts)
+    return replace(mode, vector=vector, parts=posterior.gradient(vector)[2])
 
 
 def near_modes(posterior: Posterior, mode: Mode, *, only: bool) -> list[Mode]:
@@ -98,20 +97,22 @@ def near_modes(posterior: Posterior, mode: Mode, *, only: bool) -> list[Mode]:
     if not isinstance(posterior, CollapsedPosterior):
         return [mode]
     settle(posterior, mode)
-    logs = posterior.concentration_weights(mode.vector, mode.parts)
+    log_grid = posterior.decays.log_grid
+    photons = posterior.expected_photons(mode.vector, mode.parts)
+    logs, base, _ = posterior.decays.given_photons(photons)
     best = int(np.argmax(logs))
     picked = [best]
     if not only:
         # as far apart as the mass of the concentration is wide
         mass = np.exp(logs - logs[best])
-        mean = (mass * posterior.log_grid).sum() / mass.sum()
-        spread = np.sqrt((mass * (posterior.log_grid - mean) ** 2).sum() / mass.sum())
+        mean = (mass * log_grid).sum() / mass.sum()
+        spread = np.sqrt((mass * (log_grid - mean) ** 2).sum() / mass.sum())
         if spread > 0.4:
             for target in (mean - 1.2 * spread, mean + 1.2 * spread):
-                picked.append(int(np.argmin(np.abs(posterior.log_grid - target))))
+                picked.append(int(np.argmin(np.abs(log_grid - target))))
     near = []
     for index in dict.fromkeys(picked):
-        posterior.log_concentration = float(posterior.log_grid[index])
+        posterior.fix(float(log_grid[index]), base[index])
         near.append(climb(posterior, mode.vector, max_steps=25, fixed=True))
     return near
 
@@ -128,15 +129,13 @@ def all_visited(posterior: Posterior, mode: Mode) -> bool:
 def laplace_sum(
     posterior: Posterior, pairs: list[tuple[Component, Mode]], parts: Array, n_modes: int
 ) -> float:
-    """Sum of the modes' Laplace figures; with delays, integrated over the concentration."""
+    """Sum of the modes' Laplace figures; with delays, base and concentration integrated out."""
     if not isinstance(posterior, CollapsedPosterior):
         return float(logsumexp(parts))
     figures = []
     for (_, mode), part in zip(pairs, parts, strict=True):
         settle(posterior, mode)
-        logs = posterior.concentration_weights(mode.vector, mode.parts)
-        here = np.interp(mode.log_concentration, posterior.log_grid, logs)
-        figures.append(part + logsumexp(logs) - here + posterior.log_grid_step)
+        figures.append(part + posterior.integrated_over_fixed(mode.vector, mode.parts))
     # components of one mode at several concentrations are figures of one integral
     repeated = len(pairs) / n_modes
     return float(logsumexp(figures) - np.log(repeated))

@@ -50,15 +50,19 @@ class Mode:
     vector
         Where, shape ``(size,)``.
     log_density
-        How high.
+        How high. With delays, at the concentration and the base shape of the mode, times what
+        integrating over both makes of its evidence: so that modes of different ones compare.
     parts
         The likelihood's gradient there.
+    log_concentration, base
+        What the concentration and the base shape of the decays are fixed at, with delays.
     """
 
     vector: Array
     log_density: float
     parts: Gradient
     log_concentration: float = float("nan")
+    base: Array | None = None
 
 
 def starts_from_counts(
@@ -191,7 +195,7 @@ def _em_step(posterior: Posterior, point: Parameters, parts: Gradient) -> Parame
     total = photons.sum(axis=1)
     gate_rate = photons
     if posterior.n_gates > 1:
-        prior = point.concentration * posterior.pooled
+        prior = point.concentration * posterior.base
         gate_rate = photons + prior
         gate_rate = gate_rate / gate_rate.sum(axis=1, keepdims=True) * total[:, None]
     gate_rate = (gate_rate + 1e-3 * posterior.pooled) / occupied[:, None]
@@ -248,7 +252,7 @@ def climb(
 ) -> Mode:
     """Climb to a maximum by L-BFGS, scaled by the curvature of the complete data.
 
-    The concentration of the decays is chosen anew on the way, unless `fixed`.
+    Concentration and base shape of the decays are chosen anew on the way, unless `fixed`.
     """
     for _ in range(rounds):
         posterior.focus(vector)
@@ -262,19 +266,16 @@ def climb(
             break
     posterior.focus(vector)
     value, _, parts = posterior.gradient(vector)
-    return Mode(vector, value, parts, _concentration(posterior))
-
-
-def _concentration(posterior: Posterior) -> float:
-    if isinstance(posterior, CollapsedPosterior):
-        return posterior.log_concentration
-    return float("nan")
+    if not isinstance(posterior, CollapsedPosterior):
+        return Mode(vector, value, parts)
+    value += posterior.integrated_over_fixed(vector, parts)
+    return Mode(vector, value, parts, posterior.log_concentration, posterior.base)
 
 
 def settle(posterior: Posterior, mode: Mode) -> None:
-    """Put the posterior at the concentration of a mode."""
-    if isinstance(posterior, CollapsedPosterior):
-        posterior.log_concentration = mode.log_concentration
+    """Fix concentration and base shape of the decays as they are at a mode."""
+    if isinstance(posterior, CollapsedPosterior) and mode.base is not None:
+        posterior.fix(mode.log_concentration, mode.base)
 
 
 def _quasi_newton(

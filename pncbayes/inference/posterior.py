@@ -7,8 +7,8 @@ shape, exit rate and jump probabilities are functions of them.
 
 With :math:`\lambda_k = \sum_g \mu_{kg}` and :math:`p_{kg} = \mu_{kg}/\lambda_k` the prior is
 log-normal for the brightest :math:`\lambda`, uniform below it for the others (which of the states
-is the brightest is uniform too: states are exchangeable), Dirichlet(:math:`\kappa\, p^{pooled}`)
-for each decay, log-normal for each exit rate and Dirichlet for the jumps.
+is the brightest is uniform too: states are exchangeable), Dirichlet(:math:`\kappa\, b`) around a
+base shape b for each decay, log-normal for each exit rate and Dirichlet for the jumps.
 
 Without delays a level is its brightness alone, and levels repel each other: their joint density
 carries the factor :math:`\prod_{i<j} |\lambda_i - \lambda_j|^r`, normalised by Selberg's integral
@@ -53,11 +53,14 @@ class Parameters:
     transition_rate_per_s
         Shape ``(n_states, n_states)``, zero on the diagonal.
     concentration
-        Concentration of the decays around the pooled one; NaN with a single gate.
+        Concentration of the decays around the base shape; NaN with a single gate.
     excess
         Excess variance ratios, shape ``(n_states,)``, or None.
     occupied_s
         Seconds in each state of a path that was drawn along, shape ``(n_states,)``, or None.
+    base_decay
+        Shape around which the decays scatter, ``(n_gates,)``; None with a single gate, or if it
+        is not known.
     """
 
     gate_rate_per_s: Array
@@ -65,6 +68,7 @@ class Parameters:
     concentration: float
     excess: Array | None
     occupied_s: Array | None = None
+    base_decay: Array | None = None
 
     @property
     def n_states(self) -> int:
@@ -83,6 +87,11 @@ class Parameters:
         total: Array = self.transition_rate_per_s.sum(axis=1)
         return total
 
+    @property
+    def visits_all(self) -> bool:
+        """Whether the path that was drawn along visits every state; so taken if none was."""
+        return self.occupied_s is None or bool((self.occupied_s > 0.0).all())
+
     def ordered(self) -> Parameters:
         """Return the same point with states from bright to dim."""
         return self.permuted(np.argsort(-self.rate_per_s, kind="stable"))
@@ -95,6 +104,7 @@ class Parameters:
             self.concentration,
             None if self.excess is None else self.excess[order],
             None if self.occupied_s is None else self.occupied_s[order],
+            self.base_decay,
         )
 
 
@@ -105,10 +115,9 @@ def _log_normal(log_value: Array | float, prior: LogNormal) -> tuple[Array, Arra
 
 
 def pooled_decay(gate_totals: Array) -> Array:
-    """Centre of the prior of every state's decay, shape ``(n_gates,)``, sum 1.
+    """Decay of all photons, where the search for the base shape starts: ``(n_gates,)``, sum 1.
 
-    The decay of all photons, with a twentieth spread evenly over the gates: a gate that is all
-    but empty in the sum must not be forbidden to a state.
+    A twentieth is spread evenly over the gates: no gate is forbidden to a state.
     """
     share: Array = gate_totals / max(float(gate_totals.sum()), 1.0)
     centre: Array = 0.95 * share + 0.05 / gate_totals.size
@@ -136,6 +145,8 @@ def log_selberg(n_levels: int, repulsion: float) -> float:
 class Posterior:
     """Log posterior density of the logarithms of the intensities.
 
+    With delays it is that given the base shape of the decays, `base`, whose own prior is not in it.
+
     Parameters
     ----------
     likelihood
@@ -150,6 +161,7 @@ class Posterior:
         self.likelihood, self.model, self.n_states = likelihood, model, n_states
         self.n_gates = likelihood.n_gates
         self.pooled = pooled_decay(likelihood.gate_totals)
+        self.base = self.pooled
         self.has_excess = likelihood.emission.has_excess
         self.repulsion = model.repulsion if self.n_gates == 1 else 0.0
         self.log_selberg = log_selberg(n_states - 1, self.repulsion)
@@ -198,6 +210,7 @@ class Posterior:
             rates,
             float(rest[0]) if has_decay else float("nan"),
             rest[int(has_decay) :] if self.has_excess else None,
+            base_decay=self.base if has_decay else None,
         )
 
     def pack(self, parameters: Parameters) -> Array:
@@ -239,7 +252,7 @@ class Posterior:
         if self.n_gates > 1:
             if not point.concentration < _LARGEST_CONCENTRATION:
                 return -np.inf, slope
-            weight = point.concentration * self.pooled
+            weight = point.concentration * self.base
             logs = np.log(np.maximum(shape, 1e-300))
             value += n_states * (gammaln(point.concentration) - gammaln(weight).sum())
             value += float((weight * logs).sum())
@@ -247,8 +260,8 @@ class Posterior:
             density, log_slope = _log_normal(np.log(point.concentration), model.decay_concentration)
             value += float(density)
             slope[self._rest_at] = log_slope + point.concentration * (
-                n_states * (digamma(point.concentration) - (self.pooled * digamma(weight)).sum())
-                + (self.pooled * logs).sum()
+                n_states * (digamma(point.concentration) - (self.base * digamma(weight)).sum())
+                + (self.base * logs).sum()
             )
         slope[: self._rates_at] = gates.ravel()
         if n_states > 1:
@@ -331,7 +344,7 @@ class Posterior:
         diagonal = np.full(vector.size, 0.25)
         photons = parts.occupied_s[:, None] * point.gate_rate_per_s
         if self.n_gates > 1:
-            photons = photons + point.concentration * self.pooled
+            photons = photons + point.concentration * self.base
         diagonal[: self._rates_at] = photons.ravel() + 0.25
         jumps = parts.occupied_s[:, None] * point.transition_rate_per_s
         diagonal[self._rates_at : self._rest_at] = jumps[self._off] + 0.25

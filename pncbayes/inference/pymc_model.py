@@ -23,16 +23,12 @@ _DATA_DIMS: dict[str, tuple[str, ...]] = {
     "row_of_bin": ("bin",),
     "node": ("node_of_pair",),
     "node_weight": ("node_of_pair",),
-    "pooled_gate_probability": ("gate",),
 }
 
 
 def model_data(posterior: Posterior) -> dict[str, NDArray[Any]]:
     """Return the data of `model_of` by name, for `pymc.set_data` with those of another dot."""
-    data = likelihood_data(posterior.likelihood)
-    if posterior.n_gates > 1:
-        data["pooled_gate_probability"] = posterior.pooled
-    return data
+    return likelihood_data(posterior.likelihood)
 
 
 def model_of(
@@ -66,8 +62,12 @@ def model_of(
         gate_rate = rate[:, None]
         if n_gates > 1:
             concentration = _log_normal("decay_concentration", spec.decay_concentration)
-            weight = concentration * data["pooled_gate_probability"]
-            shape = pm.Dirichlet("gate_probability", weight, dims=("state", "gate"))
+            base = pm.Dirichlet(
+                "base_gate_probability",
+                np.full(n_gates, spec.decay_base_concentration),
+                dims="gate",
+            )
+            shape = pm.Dirichlet("gate_probability", concentration * base, dims=("state", "gate"))
             gate_rate = rate[:, None] * shape
         gate_rate = pm.Deterministic("gate_rate_per_s", gate_rate, dims=("state", "gate"))
         transition_rate = pt.zeros((n_states, n_states))
@@ -127,11 +127,13 @@ def initial_point(model: pm.Model, parameters: Parameters) -> dict[str, Any]:
     rate, exits = parameters.rate_per_s, parameters.exit_rate_per_s
     n_states = parameters.n_states
     shape = np.maximum(parameters.gate_rate_per_s / rate[:, None], 1e-12)
+    base = parameters.base_decay if parameters.base_decay is not None else shape.sum(axis=0)
     values = {
         "brightest_rate_per_s": rate[0],
         "relative_brightness": decreasing(rate)[1:],
         "rate_per_s": rate,
         "gate_probability": shape / shape.sum(axis=1, keepdims=True),
+        "base_gate_probability": base / base.sum(),
         "decay_concentration": parameters.concentration,
         "exit_rate_per_s": exits,
         "excess_variance_ratio": parameters.excess,

@@ -268,22 +268,10 @@ class NewState:
         log_rate = top + np.log(low + rng.random(len(old)) * (high - low))
         if self.posterior.n_gates == 1:
             return np.asarray(log_rate[:, None])
-        grid, share = self._concentrations(old)
-        reached = np.cumsum(share, axis=1)
-        u = rng.random((len(old), 1)) * reached[:, -1:]
-        picked = np.minimum((reached < u).sum(axis=1), grid.size - 1)
-        weight = grid[picked, None] * self.posterior.pooled
-        gates = np.maximum(rng.standard_gamma(weight), 1e-170)
-        moved: Array = np.log(gates / gates.sum(axis=1, keepdims=True)) + log_rate[:, None]
-        return moved
-
-    def _concentrations(self, old: Array) -> tuple[Array, Array]:
-        """Concentrations of the decays, and their probabilities given those of the old states."""
         fewer = self.base.posterior
         assert isinstance(fewer, CollapsedPosterior)
-        logs = fewer.log_concentration_given(old)
-        share = np.exp(logs - logs.max(axis=1, keepdims=True))
-        return np.exp(fewer.log_grid), share / share.sum(axis=1, keepdims=True)
+        gates: Array = fewer.decays.draw_another(fewer.log_shares(old), rng) + log_rate[:, None]
+        return gates
 
     def _draw_entries(self, old: Array, occupied_s: Array, rng: np.random.Generator) -> Array:
         scale, settled = self._entry_scales(old, occupied_s)
@@ -339,15 +327,14 @@ class NewState:
         density = weights[np.arange(len(points)), cell] / np.diff(self._edges)[cell]
         # even within the cell in the share, so density x share in its logarithm
         value = np.log(density) + log_rate - top
-        if gates.shape[1] > 1:
-            grid, concentration_share = self._concentrations(old)
-            weight = grid[:, None] * self.posterior.pooled
-            constant = gammaln(grid) - gammaln(weight).sum(axis=1)
-            logs = (gates - log_rate[:, None]) @ weight.T + constant
-            value += log_sum_exp(logs + np.log(np.maximum(concentration_share, 1e-300)))
+        fewer = self.base.posterior
+        if isinstance(fewer, CollapsedPosterior):
+            assert isinstance(self.posterior, CollapsedPosterior)
+            value = value + self.posterior.log_prior_of_decays(points)
+            value -= fewer.log_prior_of_decays(old)
         value += self._log_density_of_entries(entries, old, occupied_s)
         value += self._log_density_of_exits(exits)
-        return np.where(outside, -np.inf, value)
+        return np.asarray(np.where(outside, -np.inf, value))
 
     def _log_density_of_entries(self, entries: Array, old: Array, occupied_s: Array) -> Array:
         scale, settled = self._entry_scales(old, occupied_s)

@@ -35,7 +35,7 @@ from pncbayes.inference.prior_kernels import log_new_level
 from pncbayes.inference.special import log_sum_exp
 from pncbayes.inference.unvisited import LOG_ABOVE, Base, NewState
 
-__all__ = ["ByVisits", "evidence_by_visits", "log_not_visited"]
+__all__ = ["ByVisits", "Unsettled", "evidence_by_visits", "log_not_visited"]
 
 Array = NDArray[np.float64]
 
@@ -73,10 +73,33 @@ class ByVisits:
     points: Array
 
 
+@dataclass(frozen=True)
+class Unsettled:
+    """What chains found whose numbers of unvisited states do not agree, or are always zero.
+
+    Attributes
+    ----------
+    log_part
+        Log of the part of the evidence in which a given state is not visited, summed over the
+        states; as `ByVisits.log_mean`.
+    error
+        Its standard error.
+    chains
+        Draws of each chain.
+    unvisited
+        States that the path of each draw does not visit.
+    """
+
+    log_part: float
+    error: float
+    chains: list[list[Parameters]]
+    unvisited: list[list[int]]
+
+
 def evidence_by_visits(
     surplus: NewState, starts: list[Parameters], rng: np.random.Generator
-) -> ByVisits | None:
-    """Evidence of the model of `surplus`; None where its states are always visited.
+) -> ByVisits | Unsettled:
+    """Evidence of the model of `surplus`, where its states are not always visited.
 
     Parameters
     ----------
@@ -99,10 +122,9 @@ def evidence_by_visits(
     chains = [_Chain(posterior, start, rng) for start in [*(starts * 2)[:2], *half]]
     for chain in chains:
         chain.warm_up()
-    if not any(chain.unvisited[-_LOOK:].count(0) < _LOOK for chain in chains):
-        return None
+    always = not any(chain.unvisited[-_LOOK:].count(0) < _LOOK for chain in chains)
     error, effective, mean = math.inf, 0.0, 0.0
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(1 if always else _MOST_ROUNDS):
         for chain in chains:
             chain.run(_SWEEPS)
         numbers = np.array([chain.unvisited[_WARM_UP:] for chain in chains], dtype=np.float64)
@@ -110,8 +132,13 @@ def evidence_by_visits(
         error, effective = _error_of_mean(numbers)
         if error < _FINE:
             break
-    if not math.hypot(error, share_error) < _USABLE:
-        return None
+    if always or not math.hypot(error, share_error) < _USABLE:
+        return Unsettled(
+            base.log_mean + part,
+            math.hypot(share_error, base.error),
+            [chain.kept for chain in chains],
+            [chain.kept_unvisited for chain in chains],
+        )
     error = math.hypot(error, share_error, base.error)
     vectors = np.array([posterior.pack(draw) for chain in chains for draw in chain.kept])
     return ByVisits(base.log_mean + part - math.log(mean), error, effective, vectors)
@@ -224,6 +251,7 @@ class _Chain:
         self.sampler, self.point = GibbsSampler(posterior, rng), start
         self.unvisited: list[int] = []
         self.kept: list[Parameters] = []
+        self.kept_unvisited: list[int] = []
 
     def warm_up(self) -> None:
         for sweep in range(_WARM_UP):
@@ -236,6 +264,7 @@ class _Chain:
             self._sweep()
             if sweep % 2:
                 self.kept.append(self.point)
+                self.kept_unvisited.append(self.unvisited[-1])
 
     def _sweep(self) -> None:
         self.point = self.sampler.sweep(self.point)

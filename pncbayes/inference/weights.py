@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from pncbayes.inference.mixture import Mixture
-
 __all__ = ["Weighed", "are_enough", "are_reliable", "pareto_smooth", "spread", "weigh"]
 
 Array = NDArray[np.float64]
@@ -46,9 +44,8 @@ class Weighed:
     effective: float
 
 
-def weigh(sampler: Mixture) -> Weighed:
-    """Weigh the draws of a mixture."""
-    log_weights = sampler.log_weights()
+def weigh(log_weights: Array) -> Weighed:
+    """Smooth and judge the log of importance weights, shape ``(n_draws,)``."""
     smoothed, k = pareto_smooth(log_weights)
     weights = np.exp(smoothed - logsumexp(smoothed))
     effective = float(1.0 / (weights**2).sum())

@@ -50,7 +50,9 @@ class ModelFile:
     repulsion
         Exponent of the distance between levels in their prior, used where there are no delays.
     decay_concentration
-        Prior of the concentration of the Dirichlet around the pooled decay.
+        Prior of the concentration of the Dirichlet of each decay around the base shape.
+    decay_base_concentration
+        Concentration per gate of the Dirichlet prior of the base shape; 1 is uniform.
     exit_rate_per_s
         Prior of the exit rate of each state, per s.
     jump_concentration
@@ -68,6 +70,7 @@ class ModelFile:
     brightest_rate_per_s: LogNormal
     repulsion: float
     decay_concentration: LogNormal
+    decay_base_concentration: float
     exit_rate_per_s: LogNormal
     jump_concentration: float
     excess_variance_ratio: LogNormal
@@ -145,7 +148,7 @@ def load_model(model: str | os.PathLike[str] | ModelFile) -> ModelFile:
 
 _TABLES: dict[str, tuple[str, ...]] = {
     "brightness": ("brightest_rate_per_s", "relative", "repulsion"),
-    "decay": ("family", "concentration"),
+    "decay": ("family", "base", "concentration"),
     "switching": ("family", "exit_rate_per_s", "jump"),
     "noise": ("excess_variance_ratio",),
 }
@@ -180,14 +183,6 @@ def _parse(content: Mapping[str, Any], text: str, path: str) -> ModelFile:
             f"{path}: [brightness] `relative` must be "
             f'{{ dist = "Uniform", low = 0.0, high = 1.0 }}, got {relative!r}'
         )
-    jump = content["switching"]["jump"]
-    if not isinstance(jump, dict) or jump.get("dist") != "Dirichlet":
-        raise ModelFileError(f"{path}: [switching] `jump` must be a Dirichlet, got {jump!r}")
-    for key in jump:
-        if key not in ("dist", "concentration"):
-            raise ModelFileError(
-                f"{path}: unknown key {key!r} in [switching] jump; allowed are dist, concentration"
-            )
     references = content["references"]
     if not isinstance(references, list):
         raise ModelFileError(
@@ -201,10 +196,9 @@ def _parse(content: Mapping[str, Any], text: str, path: str) -> ModelFile:
         brightest_rate_per_s=_log_normal(content, "brightness", "brightest_rate_per_s", path),
         repulsion=_positive(content["brightness"]["repulsion"], "repulsion", path),
         decay_concentration=_log_normal(content, "decay", "concentration", path),
+        decay_base_concentration=_dirichlet(content, "decay", "base", path),
         exit_rate_per_s=_log_normal(content, "switching", "exit_rate_per_s", path),
-        jump_concentration=_positive(
-            jump.get("concentration"), "[switching] jump concentration", path
-        ),
+        jump_concentration=_dirichlet(content, "switching", "jump", path),
         excess_variance_ratio=_log_normal(content, "noise", "excess_variance_ratio", path),
         text=text,
         digest=hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
@@ -251,3 +245,15 @@ def _log_normal(content: Mapping[str, Any], table: str, key: str, path: str) -> 
         _positive(prior["median"], f"{where} median", path),
         _positive(prior["sigma"], f"{where} sigma", path),
     )
+
+
+def _dirichlet(content: Mapping[str, Any], table: str, key: str, path: str) -> float:
+    prior = content[table][key]
+    if not isinstance(prior, dict) or prior.get("dist") != "Dirichlet":
+        raise ModelFileError(f"{path}: [{table}] `{key}` must be a Dirichlet, got {prior!r}")
+    for name in prior:
+        if name not in ("dist", "concentration"):
+            raise ModelFileError(
+                f"{path}: unknown key {name!r} in [{table}] {key}; allowed are dist, concentration"
+            )
+    return _positive(prior.get("concentration"), f"[{table}] {key} concentration", path)

@@ -65,7 +65,11 @@ def dot_posterior(n_states: int, n_gates: int, family: str = "poisson") -> Poste
 
 
 def densities(model: pm.Model, posterior: Posterior) -> Any:
-    """Function of the free coordinates: log density, and log coordinates of the posterior."""
+    """Function of the free coordinates: log density, log coordinates of the posterior, base.
+
+    To the coordinates are added, with delays, those of the base shape: log of each share over the
+    last.
+    """
     names = ["gate_rate_per_s", "transition_rate_per_s"]
     names += [
         name
@@ -75,6 +79,10 @@ def densities(model: pm.Model, posterior: Posterior) -> Any:
     gate_rate, rates, *rest = model.replace_rvs_by_values([model[name] for name in names])
     off_diagonal = np.flatnonzero(~np.eye(posterior.n_states, dtype=bool))
     coordinates = [gate_rate.ravel(), rates.ravel()[off_diagonal], *(part.ravel() for part in rest)]
+    base = pt.ones(1)
+    if posterior.n_gates > 1:
+        (base,) = model.replace_rvs_by_values([model["base_gate_probability"]])
+        coordinates.append(base[:-1] / base[-1])
     flat = pt.dvector()
     start = model.initial_point()
     given, taken = {}, 0
@@ -83,7 +91,7 @@ def densities(model: pm.Model, posterior: Posterior) -> Any:
         size = int(np.prod(shape))
         given[variable] = flat[taken : taken + size].reshape(shape)
         taken += size
-    outputs = [model.logp(), pt.log(pt.concatenate(coordinates))]
+    outputs = [model.logp(), pt.log(pt.concatenate(coordinates)), base]
     outputs = pytensor.graph.replace.clone_replace(outputs, given)
     x = np.concatenate([np.ravel(start[variable.name]) for variable in model.value_vars])
     return pytensor.function([flat], outputs, mode="FAST_COMPILE"), x
@@ -108,13 +116,18 @@ def test_density_is_that_of_the_posterior(
     posterior = dot_posterior(n_states, n_gates, family)
     function, start = densities(model_of(posterior, ordered=ordered), posterior)
     x = start + np.random.default_rng(0).normal(0.0, 0.4, start.size)
-    found, vector = function(x)
+    found, vector, base = function(x)
     step = 1e-5
     jacobian = [
         (function(x + move)[1] - function(x - move)[1]) / (2.0 * step)
         for move in step * np.eye(x.size)
     ]
-    expected = posterior.log_density(vector) + np.linalg.slogdet(np.array(jacobian))[1]
+    posterior.base = base
+    expected = posterior.log_density(vector[: posterior.size])
+    expected += np.linalg.slogdet(np.array(jacobian))[1]
+    if n_gates > 1:
+        # the base shape is uniform
+        expected += gammaln(n_gates) + np.log(base).sum()
     if ordered:
         expected += gammaln(n_states + 1)
     assert float(found) == pytest.approx(expected, rel=1e-11, abs=1e-6)
@@ -230,6 +243,7 @@ def test_build_names_everything() -> None:
         "brightest_rate_per_s": None,
         "relative_brightness": ("dimmer_state",),
         "gate_probability": ("state", "gate"),
+        "base_gate_probability": ("gate",),
         "decay_concentration": None,
         "exit_rate_per_s": ("state",),
     }
@@ -272,7 +286,8 @@ def test_a_condition_and_a_prior_take_two_lines() -> None:
     fixed = pm.do(model, {"decay_concentration": 150.0})
     known = pm.observe(fixed, {"brightest_rate_per_s": 1.2e4})
     names = {variable.name for variable in known.free_RVs}
-    assert names == {"relative_brightness", "gate_probability", "exit_rate_per_s"}
+    decay = {"gate_probability", "base_gate_probability"}
+    assert names == {"relative_brightness", "exit_rate_per_s"} | decay
     point = known.initial_point()
     before = float(known.compile_logp(**QUICK)(point))
     with known:
@@ -294,7 +309,8 @@ def test_data_can_be_changed() -> None:
 def test_one_state() -> None:
     model = build(photons(), "steady", width_s=0.01)
     names = {variable.name for variable in model.free_RVs}
-    assert names == {"decay_concentration", "gate_probability", "brightest_rate_per_s"}
+    decay = {"decay_concentration", "gate_probability", "base_gate_probability"}
+    assert names == {"brightest_rate_per_s"} | decay
     assert np.isfinite(model.compile_logp(**QUICK)(model.initial_point()))
 
 

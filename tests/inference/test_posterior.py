@@ -143,7 +143,7 @@ def test_prior_of_one_state_in_closed_form() -> None:
     shape = point.gate_rate_per_s[0] / rate
     expected = log_normal(rate, model.brightest_rate_per_s)
     expected += log_normal(concentration, model.decay_concentration)
-    expected += dirichlet.logpdf(shape, concentration * posterior.pooled)
+    expected += dirichlet.logpdf(shape, concentration * posterior.base)
     # the Jacobian from brightness and shares to the logarithms of the gates
     expected += np.log(shape).sum()
     assert posterior.log_prior(vector)[0] == pytest.approx(expected, rel=1e-10)
@@ -319,29 +319,53 @@ def test_density_far_away_is_a_number(shift: float) -> None:
         assert not np.isnan(posterior.log_prior(far)[1]).any()
 
 
-@pytest.mark.parametrize(("n_states", "n_gates", "excess_noise"), [(1, 3, False), (2, 5, True)])
-def test_collapsed_prior_is_the_joint_one_integrated(
-    n_states: int, n_gates: int, excess_noise: bool
-) -> None:
-    """Over the concentration, by quadrature much finer than the grid's."""
-    joint = some_posterior(n_states, n_gates, excess_noise=excess_noise)
+@pytest.mark.parametrize(("n_states", "excess_noise"), [(1, False), (3, True)])
+def test_collapsed_prior_is_the_joint_one_integrated(n_states: int, excess_noise: bool) -> None:
+    """Over base shape and concentration of two gates, by quadrature finer than the grid's."""
+    joint = some_posterior(n_states, 2, excess_noise=excess_noise)
     collapsed = working_posterior(joint.likelihood, joint.model, n_states)
+    assert isinstance(collapsed, CollapsedPosterior)
     assert collapsed.size == joint.size - 1
     prior = joint.model.decay_concentration
-    logs = np.log(prior.median) + prior.sigma * np.linspace(-6.0, 6.0, 4001)
-    for seed in range(3):
+    logs = np.log(prior.median) + prior.sigma * np.linspace(-4.0, 4.0, 81)
+    shares = (np.arange(500) + 0.5) / 500
+    for seed in range(2):
         vector = some_vector(joint, seed)
-        place = n_states * n_gates + n_states * (n_states - 1)
+        place = n_states * 2 + n_states * (n_states - 1)
         shortened = np.delete(vector, place)
         densities = []
-        for log_concentration in logs:
-            vector[place] = log_concentration
-            densities.append(joint.log_prior(vector)[0])
-        expected = logsumexp(densities) + np.log(logs[1] - logs[0])
-        assert collapsed.log_prior(shortened)[0] == pytest.approx(expected, abs=1e-3)
-        # whatever concentration the gradient is taken at
-        collapsed.log_concentration += 1.0
-        assert collapsed.log_prior(shortened)[0] == pytest.approx(expected, abs=1e-3)
+        for share in shares:
+            joint.base = np.array([share, 1.0 - share])
+            for log_concentration in logs:
+                vector[place] = log_concentration
+                densities.append(joint.log_prior(vector)[0])
+        expected = logsumexp(densities) + np.log(logs[1] - logs[0]) - np.log(shares.size)
+        assert collapsed.log_prior(shortened)[0] == pytest.approx(expected, abs=0.03)
+        # whatever base and concentration the gradient is taken at
+        before = collapsed.log_prior(shortened)[0]
+        collapsed.fix(collapsed.log_concentration + 1.0, np.array([0.3, 0.7]))
+        assert collapsed.log_prior(shortened)[0] == pytest.approx(before, abs=1e-9)
+
+
+def test_modes_at_different_bases_compare() -> None:
+    """What a mode adds to its height makes up for what it is fixed at."""
+    posterior = some_posterior(2, 4)
+    collapsed = working_posterior(posterior.likelihood, posterior.model, 2)
+    assert isinstance(collapsed, CollapsedPosterior)
+    vector = np.delete(some_vector(posterior), 2 * 4 + 2)
+    _, _, parts = collapsed.gradient(vector)
+    photons = collapsed.expected_photons(vector, parts)
+    np.testing.assert_allclose(photons.sum(axis=0), posterior.likelihood.gate_totals, rtol=1e-6)
+    evidences = []
+    for log_concentration in (4.0, 7.0):
+        collapsed.fix(log_concentration, np.array([0.4, 0.3, 0.2, 0.1]))
+        at_base = collapsed.decays.log_probability(photons, collapsed.base, log_concentration)
+        evidences.append(collapsed.integrated_over_fixed(vector, parts) + at_base)
+    assert evidences[0] == pytest.approx(evidences[1], abs=1e-9)
+    collapsed.choose_concentration(vector, parts)
+    chosen = collapsed.integrated_over_fixed(vector, parts)
+    collapsed.fix(2.0, np.array([0.1, 0.2, 0.3, 0.4]))
+    assert chosen < collapsed.integrated_over_fixed(vector, parts)
 
 
 @pytest.mark.parametrize("excess_noise", [False, True])
@@ -361,11 +385,13 @@ def test_collapsed_posterior_packs_and_permutes(excess_noise: bool) -> None:
         assert collapsed.log_density(permuted) == pytest.approx(density, rel=1e-11)
 
 
-def test_collapsed_gradient_is_that_at_a_fixed_concentration() -> None:
+def test_collapsed_gradient_is_that_at_fixed_base_and_concentration() -> None:
     joint = some_posterior(2, 4, excess_noise=True)
     collapsed = working_posterior(joint.likelihood, joint.model, 2)
     assert isinstance(collapsed, CollapsedPosterior)
-    collapsed.log_concentration = np.log(350.0)
+    base = np.array([0.4, 0.3, 0.2, 0.1])
+    collapsed.fix(float(np.log(350.0)), base)
+    joint.base = base
     point = replace(joint.unpack(some_vector(joint)), concentration=350.0)
     value, slope, parts = collapsed.gradient(collapsed.pack(point))
     expected, joint_slope, _ = joint.gradient(joint.pack(point))

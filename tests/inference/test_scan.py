@@ -54,5 +54,6 @@ def test_numbers_of_states_far_below_the_best_are_not_integrated() -> None:
     counts = two_decays(2000, seed=3)
     likelihood = BinnedLikelihood(counts, WIDTH_S)
     found = scan_n_states(likelihood, counts, MODEL, range(1, 3), np.random.default_rng(4))
-    assert [one.method for one in found] == ["quick", "importance"]
+    assert found[0].method == "quick"
+    assert found[1].method in ("importance", "bridge")
     assert found[0].log_evidence < found[1].log_evidence - 50.0

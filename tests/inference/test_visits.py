@@ -11,7 +11,7 @@ from pncbayes.inference.evidence import estimate_evidence
 from pncbayes.inference.optimum import find_modes
 from pncbayes.inference.posterior import Parameters, Posterior
 from pncbayes.inference.unvisited import Base, NewState
-from pncbayes.inference.visits import evidence_by_visits, log_not_visited
+from pncbayes.inference.visits import ByVisits, Unsettled, evidence_by_visits, log_not_visited
 from pncbayes.physics.modelfile import load_model
 
 Array = NDArray[np.float64]
@@ -119,7 +119,7 @@ def test_no_light_in_no_time(n_gates: int) -> None:
     assert base is not None
     modes = find_modes(more, np.zeros((3, n_gates)), likelihood_width_s, None, rng)
     found = evidence_by_visits(NewState(base, more), [more.unpack(modes[0].vector)], rng)
-    assert found is not None
+    assert isinstance(found, ByVisits)
     assert found.log_mean + gammaln(4) == pytest.approx(0.0, abs=0.1 + 3.0 * found.error)
     assert found.error < 0.2
 
@@ -129,7 +129,11 @@ def test_says_nothing_where_all_states_are_visited() -> None:
     means = np.repeat(rng.permutation([30.0, 5.0, 30.0, 5.0, 30.0, 5.0]), 40)
     counts = rng.poisson(means).astype(float)[:, None]
     surplus, _, starts = evidences(counts, 2)
-    assert evidence_by_visits(surplus, starts, rng) is None
+    found = evidence_by_visits(surplus, starts, rng)
+    assert isinstance(found, Unsettled)
+    assert len(found.chains) == len(found.unvisited) == 4
+    assert all(n == 0 for chain in found.unvisited for n in chain)
+    assert all(draw.visits_all for chain in found.chains for draw in chain)
 
 
 def test_figures_of_two_seeds_agree_within_their_errors() -> None:
@@ -137,8 +141,8 @@ def test_figures_of_two_seeds_agree_within_their_errors() -> None:
     surplus, _, starts = evidences(counts, 3)
     found = [evidence_by_visits(surplus, starts, np.random.default_rng(seed)) for seed in (1, 2)]
     one, two = found
-    assert one is not None
-    assert two is not None
+    assert isinstance(one, ByVisits)
+    assert isinstance(two, ByVisits)
     assert one.log_mean == pytest.approx(two.log_mean, abs=4.0 * np.hypot(one.error, two.error))
     assert max(one.error, two.error) < 0.3
     assert one.points.shape[1] == surplus.posterior.size

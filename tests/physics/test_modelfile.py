@@ -48,6 +48,7 @@ def test_numbers_are_those_of_the_file() -> None:
         assert prior.sigma == content[table][key]["sigma"]
     assert model.repulsion == content["brightness"]["repulsion"]
     assert model.jump_concentration == content["switching"]["jump"]["concentration"]
+    assert model.decay_base_concentration == content["decay"]["base"]["concentration"]
     assert load_model("steady").n_states == (1, 1)
 
 
