@@ -7,7 +7,8 @@ repelling levels, exit rates, jumps, first state; recordings of 5 to 30 s. With 
 hundred photons tell states apart, dots are dimmer and recordings 2 to 10 s. The fit has the same
 priors and the same limit of 6 states. Cells: `intensity` (arrival times alone), `gates` (24 delay
 gates; decays drawn around that of one exponential and a flat background), `gates_prior` (around a
-shape that is drawn from its prior, too: nothing there is off the priors), and three kinds of dots off the priors, which tell how robust the answer is.
+shape that is drawn from its prior, too: nothing there is off the priors), and three kinds of dots
+off the priors, which tell how robust the answer is.
 
 Each figure stands beside the interval that it would have if the stated probabilities were true: the
 number of states is drawn from every stated P again and again. Probabilities below 1e-6 count as
