@@ -34,13 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import digamma, gammaln, polygamma
 
-from pncbayes.inference.decay_kernels import (
-    draw_another,
-    draw_base,
-    given_decays,
-    given_photons,
-    log_probability,
-)
+from pncbayes.inference.decay_draws import draw_another, draw_base
+from pncbayes.inference.decay_kernels import given_decays, given_photons, log_probability
 from pncbayes.inference.special import log_sum_exp
 from pncbayes.physics.modelfile import ModelFile
 

@@ -40,7 +40,7 @@ from pncbayes.inference.one_state import evidence_of_one_state
 from pncbayes.inference.optimum import MODE_GAP, Mode, climb, distinct_modes
 from pncbayes.inference.posterior import Parameters, Posterior
 from pncbayes.inference.unvisited import Base, NewState
-from pncbayes.inference.visited import evidence_if_visited
+from pncbayes.inference.visited import evidence_of_parts
 from pncbayes.inference.visits import Unsettled, evidence_by_visits
 from pncbayes.inference.weights import Weighed, are_enough, are_reliable, spread, weigh
 
@@ -69,9 +69,6 @@ _MOST_RESTARTS = 4
 _SURPLUS = 6.0
 # starts among which those of chains are drawn, and error of a bridge that is of use
 _STARTS, _USABLE = 40, 0.3
-# share of draws with all states visited that is too small for a bridge, and small enough to do
-# without
-_SELDOM = 0.08
 # draws among which the highest is looked for
 _LOOKED_AT = 40
 
@@ -352,57 +349,38 @@ class _Estimate:
         """Evidence where all states are visited, by a bridge, and the rest, which is given."""
         posterior = self.posterior
         assert isinstance(posterior, CollapsedPosterior)
-        visited = [[draw for draw in chain if draw.visits_all] for chain in chains]
-        others = [draw for chain in chains for draw in chain if not draw.visits_all]
-        found = evidence_if_visited(posterior, visited, self.rng)
-        n_visited = sum(len(chain) for chain in visited)
-        if found is not None:
-            log_mean = float(np.logaddexp(found.log_mean, log_unvisited))
-            share = math.exp(log_unvisited - log_mean)
-            error = math.hypot((1.0 - share) * found.error, share * unvisited_error)
-            points, effective = found.points, found.effective
-        elif n_visited < _SELDOM * (n_visited + len(others)):
-            # the chains hardly ever visit all states: the rest is all but everything
-            share = len(others) / (n_visited + len(others))
-            log_mean, error = log_unvisited - math.log(share), unvisited_error + 1.0 - share
-            points, effective = np.empty((0, posterior.size)), float(N_CHAINS)
-        else:
+        found = evidence_of_parts(posterior, chains, log_unvisited, unvisited_error, self.rng)
+        if found is None or not found.error < _USABLE:
             return None
-        if not error < _USABLE:
-            return None
-        weights = np.full(len(points), (1.0 - share) / max(len(points), 1))
-        if others and share > 0.0:
-            rest = np.array([posterior.pack(draw) for draw in others])
-            points = np.vstack([points, rest])
-            weights = np.concatenate([weights, np.full(len(rest), share / len(rest))])
-        weights /= weights.sum()
-        self._climb_from(points)
-        if not np.isfinite(self.laplace):
+        points, weights = found.points, found.weights
+        if self._climb_from(points) or not np.isfinite(self.laplace):
             self._look_around()
         keep = self.rng.choice(len(points), size=self.n_kept, p=weights)
         return Evidence(
             posterior.n_states,
-            log_mean + self.labels,
+            found.log_mean + self.labels,
             self.laplace,
             np.nan,
-            error,
+            found.error,
             np.nan,
-            effective,
+            found.effective,
             points[keep],
             self.best,
             "bridge",
-            Base(posterior, self.best, points, weights, log_mean, error),
+            Base(posterior, self.best, points, weights, found.log_mean, found.error),
             self.chains,
         )
 
-    def _climb_from(self, points: Array) -> None:
-        """See whether chains went to a better mode than those known, and add it if so."""
+    def _climb_from(self, points: Array) -> bool:
+        """Climb from draws of chains, and add the mode if it is better than those known."""
         some = points[:: max(len(points) // _LOOKED_AT, 1)]
         values = [self.posterior.log_density(point) for point in some]
         found = climb(self.posterior, some[int(np.argmax(values))])
         if found.log_density > self.modes[0].log_density + _ABOVE:
             known = [bright_to_dim(self.posterior, found), *self.modes]
             self.modes = distinct_modes(self.posterior, known)
+            return True
+        return False
 
     def _behind(self, weighed: Weighed) -> float:
         """Nats below the best number of states."""

@@ -30,7 +30,7 @@ from pncbayes.inference.gibbs import GibbsSampler
 from pncbayes.inference.posterior import Parameters
 from pncbayes.inference.special import log_sum_exp
 
-__all__ = ["VisitedPart", "evidence_if_visited"]
+__all__ = ["Parts", "VisitedPart", "evidence_if_visited", "evidence_of_parts"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -38,6 +38,8 @@ Index = NDArray[np.intp]
 # Draws that the density is made of and judged by, at least, and draws of it.
 _FEWEST, _DRAWS = 40, 600
 _RELABELLINGS = 3
+# Share of draws with all states visited that is small enough to do without a bridge.
+_SELDOM = 0.08
 # Log of the least share of a gate.
 _LEAST = -390.0
 
@@ -114,6 +116,74 @@ def evidence_if_visited(
     log_mean, error = bridge(at_posterior, at_density, effective)
     together = np.vstack([[posterior.pack(draw) for draw in makers], judged])
     return VisitedPart(log_mean, error, effective, together)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Evidence of points whose states are all visited and of the others together.
+
+    Attributes
+    ----------
+    log_mean, error, effective
+        As in `VisitedPart`, of both together.
+    points, weights
+        Draws of both in log coordinates, shape ``(n, size)``, and their weights, sum 1.
+    """
+
+    log_mean: float
+    error: float
+    effective: float
+    points: Array
+    weights: Array
+
+
+def evidence_of_parts(
+    posterior: CollapsedPosterior,
+    chains: list[list[Parameters]],
+    log_unvisited: float,
+    unvisited_error: float,
+    rng: np.random.Generator,
+) -> Parts | None:
+    """Evidence from chains that need not pass between the two kinds of points.
+
+    Parameters
+    ----------
+    posterior
+        The density.
+    chains
+        Draws of each chain.
+    log_unvisited, unvisited_error
+        Log of the part of the evidence in which any state is not visited, and its error.
+    rng
+        Source of draws.
+
+    Returns
+    -------
+    Parts or None
+        None if all states are visited too seldom for a bridge, and too often to do without.
+    """
+    visited = [[draw for draw in chain if draw.visits_all] for chain in chains]
+    others = [draw for chain in chains for draw in chain if not draw.visits_all]
+    n_draws = sum(len(chain) for chain in chains)
+    found = evidence_if_visited(posterior, visited, rng)
+    if found is not None:
+        log_mean = float(np.logaddexp(found.log_mean, log_unvisited))
+        share = float(np.exp(log_unvisited - log_mean))
+        error = float(np.hypot((1.0 - share) * found.error, share * unvisited_error))
+        points, effective = found.points, found.effective
+    elif n_draws and len(others) > (1.0 - _SELDOM) * n_draws:
+        # the rest is all but everything
+        share = len(others) / n_draws
+        log_mean, error = log_unvisited - float(np.log(share)), unvisited_error + 1.0 - share
+        points, effective = np.empty((0, posterior.size)), float(len(chains))
+    else:
+        return None
+    weights = np.full(len(points), (1.0 - share) / max(len(points), 1))
+    if others and share > 0.0:
+        rest = np.array([posterior.pack(draw) for draw in others])
+        points = np.vstack([points, rest])
+        weights = np.concatenate([weights, np.full(len(rest), share / len(rest))])
+    return Parts(log_mean, error, effective, points, weights / weights.sum())
 
 
 def _order(point: Parameters, reference: Array) -> Index:

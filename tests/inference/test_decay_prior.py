@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from scipy.special import gammaln, logsumexp
 
-from pncbayes.inference.decay_kernels import _draw_tables, digamma, trigamma
+from pncbayes.inference.decay_draws import _draw_tables
+from pncbayes.inference.decay_kernels import digamma, trigamma
 from pncbayes.inference.decay_prior import DecayPrior
 from pncbayes.physics.modelfile import load_model
 

@@ -1,5 +1,7 @@
 """Evidence where all states are visited: against importance sampling, and parts that add up."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from pncbayes.inference.gibbs import GibbsSampler, run_chains
 from pncbayes.inference.optimum import find_modes
 from pncbayes.inference.posterior import Parameters
 from pncbayes.inference.unvisited import NewState
-from pncbayes.inference.visited import _Density, evidence_if_visited
+from pncbayes.inference.visited import _Density, evidence_if_visited, evidence_of_parts
 from pncbayes.inference.visits import ByVisits, Unsettled, evidence_by_visits
 from pncbayes.physics.modelfile import load_model
 
@@ -106,17 +108,64 @@ def test_visited_and_unvisited_parts_add_up(monkeypatch: pytest.MonkeyPatch) -> 
     visited = [[draw for draw in chain if draw.visits_all] for chain in parts.chains]
     share = sum(len(chain) for chain in visited) / sum(len(chain) for chain in parts.chains)
     assert 0.1 < share < 0.9
-    found = evidence_if_visited(more, visited, random)
-    assert found is not None
     numbers = np.concatenate([np.array(one) for one in parts.unvisited])
     unvisited = parts.log_part - np.log(numbers[numbers > 0].mean())
-    total = np.logaddexp(found.log_mean, unvisited)
-    assert total == pytest.approx(whole.log_mean, abs=3.0 * np.hypot(whole.error, found.error))
+    found = evidence_of_parts(more, parts.chains, unvisited, parts.error, random)
+    assert found is not None
+    apart = 3.0 * np.hypot(whole.error, found.error)
+    assert found.log_mean == pytest.approx(whole.log_mean, abs=apart)
     # and their shares are those of the draws
-    assert np.exp(found.log_mean - total) == pytest.approx(share, abs=0.1)
+    assert np.exp(unvisited - found.log_mean) == pytest.approx(1.0 - share, abs=0.1)
+    assert found.weights.sum() == pytest.approx(1.0)
+    assert len(found.points) == len(found.weights)
+
+
+def test_twins_that_share_steady_light() -> None:
+    """Two states that pass each other, and paths that often leave one out: their part is known.
+
+    It is the evidence times the share of draws of a long chain in which both are visited.
+    """
+    random = np.random.default_rng(12)
+    counts = random.poisson(3.0 * random.dirichlet(np.full(4, 5.0)), (80, 4)).astype(float)
+    likelihood = BinnedLikelihood(counts, WIDTH_S)
+    fewer, more = (working_posterior(likelihood, MODEL, number) for number in (1, 2))
+    assert isinstance(more, CollapsedPosterior)
+    base = estimate_evidence(fewer, find_modes(fewer, counts, WIDTH_S, None, random), random).base
+    assert base is not None
+    modes = find_modes(more, counts, WIDTH_S, None, random)
+    starts = [more.unpack(mode.vector) for mode in modes]
+    whole = evidence_by_visits(NewState(base, more), starts, random)
+    assert isinstance(whole, ByVisits)
+    sampler, point, draws = GibbsSampler(more, random), starts[0], []
+    for sweep in range(6000):
+        if sweep in (0, 50, 100):
+            sampler.focus(point)
+        point = sampler.sweep(point)
+        if sweep >= 200:
+            draws.append(point)
+    visited = [draw for draw in draws if draw.visits_all]
+    share = len(visited) / len(draws)
+    assert 0.05 < share < 0.5
+    found = evidence_if_visited(more, [visited[::2]], random)
+    assert found is not None
+    error = np.hypot(np.hypot(found.error, whole.error), 0.1)
+    assert found.log_mean == pytest.approx(whole.log_mean + np.log(share), abs=3.0 * error)
 
 
 def test_too_few_draws_say_nothing() -> None:
     posterior, chains = two_visited_states(2)
     short = [chain[:6] for chain in chains]
     assert evidence_if_visited(posterior, short, np.random.default_rng(0)) is None
+    assert evidence_of_parts(posterior, short, -1.0, 0.1, np.random.default_rng(0)) is None
+
+
+def test_without_visits_the_rest_is_all() -> None:
+    posterior, chains = two_visited_states(2)
+    elsewhere = [
+        [replace(draw, occupied_s=np.array([3.0, 0.0])) for draw in chain] for chain in chains
+    ]
+    found = evidence_of_parts(posterior, elsewhere, -7.0, 0.1, np.random.default_rng(0))
+    assert found is not None
+    assert found.log_mean == -7.0
+    assert found.error == pytest.approx(0.1)
+    np.testing.assert_allclose(found.weights, 1.0 / len(found.points))
