@@ -34,7 +34,9 @@ def _draw_weight(
         y = low + m * step
         x = math.exp(y)
         logs[m] = shape * y + tilt * x - n_states * math.lgamma(x)
-    top = logs.max()
+    top = -np.inf
+    for m in range(_CELLS + 1):
+        top = max(top, logs[m])
     before, total = math.exp(logs[0] - top), 0.0
     reached[0] = 0.0
     for m in range(1, _CELLS + 1):
@@ -94,8 +96,12 @@ def draw_another(
     n_grid = log_grid.shape[0]
     drawn = np.empty((n, n_gates))
     for i in range(n):
-        top = log_density[i].max()
-        left = rng.random() * np.exp(log_density[i] - top).sum()
+        top, left = -np.inf, 0.0
+        for c in range(n_grid):
+            top = max(top, log_density[i, c])
+        for c in range(n_grid):
+            left += math.exp(log_density[i, c] - top)
+        left *= rng.random()
         cell = n_grid - 1
         for c in range(n_grid):
             left -= math.exp(log_density[i, c] - top)
@@ -213,17 +219,25 @@ def draw_base(
     n_grid = log_grid.shape[0]
     logs = np.empty(n_grid)
     centre = np.empty(n_gates)
+    n_photons = 0.0
     for g in range(n_gates):
-        centre[g] = photons[:, g].sum() + shape
-    n_photons = centre.sum()
-    centre /= n_photons
+        centre[g] = shape
+        for k in range(n_states):
+            centre[g] += photons[k, g]
+        n_photons += centre[g]
+    for g in range(n_gates):
+        centre[g] /= n_photons
     other = np.empty(n_gates)
     base = base.copy()
     for _ in range(n_rounds):
         for c in range(n_grid):
             logs[c] = log_prior[c] + log_probability(photons, base, math.exp(log_grid[c]))
-        top = logs.max()
-        left = rng.random() * np.exp(logs - top).sum()
+        top, left = -np.inf, 0.0
+        for c in range(n_grid):
+            top = max(top, logs[c])
+        for c in range(n_grid):
+            left += math.exp(logs[c] - top)
+        left *= rng.random()
         for c in range(n_grid):
             left -= math.exp(logs[c] - top)
             if left < 0.0:
@@ -248,7 +262,8 @@ def draw_base(
                 there += shape * math.log(other[g])
             there += log_probability(photons, other, math.exp(log_grid[moved]))
             if math.log(1.0 - rng.random()) < there - here:
-                base[:] = other
+                for g in range(n_gates):
+                    base[g] = other[g]
                 cell = moved
                 # without the stretch, which belongs to the move
                 here = there - (n_gates - 1) * math.log(stretch)

@@ -1,4 +1,7 @@
-"""Integrals over the base shape of decays, for `pncbayes.inference.decay_prior`, compiled."""
+"""Integrals over the base shape of decays, for `pncbayes.inference.decay_prior`, compiled.
+
+Loops in place of array expressions: these take seconds each to compile.
+"""
 
 from __future__ import annotations
 
@@ -59,12 +62,13 @@ def look_up(
     second = (u + 1.0) * (u - 1.0) * (u - 2.0) / 2.0
     third = -(u + 1.0) * u * (u - 2.0) / 2.0
     fourth = (u + 1.0) * u * (u - 1.0) / 6.0
-    rows = table[low : low + 4]
-    return (
-        first * rows[0, 0] + second * rows[1, 0] + third * rows[2, 0] + fourth * rows[3, 0],
-        first * rows[0, 1] + second * rows[1, 1] + third * rows[2, 1] + fourth * rows[3, 1],
-        first * rows[0, 2] + second * rows[1, 2] + third * rows[2, 2] + fourth * rows[3, 2],
-    )
+    log_integral = first * table[low, 0] + second * table[low + 1, 0]
+    log_integral += third * table[low + 2, 0] + fourth * table[low + 3, 0]
+    mean = first * table[low, 1] + second * table[low + 1, 1]
+    mean += third * table[low + 2, 1] + fourth * table[low + 3, 1]
+    variance = first * table[low, 2] + second * table[low + 1, 2]
+    variance += third * table[low + 2, 2] + fourth * table[low + 3, 2]
+    return log_integral, mean, variance
 
 
 @njit(cache=True, nogil=True)
@@ -107,11 +111,11 @@ def given_decays(
     base = np.empty((n, n_grid, n_gates))
     mean = np.empty(n_gates)
     for i in range(n):
-        own = log_shares[i]
-        top = own.max()
-        total = 0.0
+        top, total = -np.inf, 0.0
         for g in range(n_gates):
-            total += math.exp((own[g] - top) / n_states)
+            top = max(top, log_shares[i, g])
+        for g in range(n_gates):
+            total += math.exp((log_shares[i, g] - top) / n_states)
         level = top / n_states + math.log(total)
         # from the largest concentration, where the start is close, downwards
         tilt = n_states * (log_grid[n_grid - 1] - level)
@@ -119,15 +123,17 @@ def given_decays(
         for c in range(n_grid - 1, -1, -1):
             if c < n_grid - 1 and log_density[i, c + 1] + log_weight[c + 1] < highest - _DEPTH:
                 # one hump: nothing that counts comes any more
-                log_density[i, : c + 1] = -np.inf
-                base[i, : c + 1], tilts[i, : c + 1] = base[i, c + 1], tilts[i, c + 1]
+                for less in range(c + 1):
+                    log_density[i, less], tilts[i, less] = -np.inf, tilts[i, c + 1]
+                    for g in range(n_gates):
+                        base[i, less, g] = base[i, c + 1, g]
                 break
-            value, spread = 0.0, 0.0
+            reached, value, spread = 0.0, 0.0, 0.0
             for _ in range(_MOST_STEPS):
                 reached, value, spread = 0.0, 0.0, 0.0
                 for g in range(n_gates):
                     log_integral, mean[g], variance = look_up(
-                        own[g] + tilt, n_states, start, step, table
+                        log_shares[i, g] + tilt, n_states, start, step, table
                     )
                     value += log_integral
                     reached += mean[g]
@@ -140,7 +146,8 @@ def given_decays(
             log_density[i, c] = (
                 value - tilt * math.exp(log_grid[c]) - 0.5 * math.log(2.0 * math.pi * spread)
             )
-            base[i, c] = mean / mean.sum()
+            for g in range(n_gates):
+                base[i, c, g] = mean[g] / reached
             tilts[i, c] = tilt
             highest = max(highest, log_density[i, c] + log_weight[c])
     return log_density, base, tilts
@@ -184,15 +191,22 @@ def given_photons(photons: Array, shape: float, log_grid: Array) -> tuple[Array,
     base = np.empty((n_grid, n_gates))
     weight, short = np.empty(n_gates), np.empty(n_gates)
     curvatures = np.empty((n_grid, n_gates))
-    y = np.empty(n_gates)
-    total = photons.sum() + shape * n_gates
+    y, of_state = np.empty(n_gates), np.zeros(n_states)
+    total = shape * n_gates
     for g in range(n_gates):
-        y[g] = math.log((photons[:, g].sum() + shape) / total) + log_grid[n_grid - 1]
+        y[g] = shape
+        for k in range(n_states):
+            y[g] += photons[k, g]
+            of_state[k] += photons[k, g]
+            total += photons[k, g]
+    for g in range(n_gates):
+        y[g] = math.log(y[g] / total) + log_grid[n_grid - 1]
     constant = math.lgamma(shape * n_gates) - n_gates * math.lgamma(shape)
     for c in range(n_grid - 1, -1, -1):
-        concentration, curvature = math.exp(log_grid[c]), curvatures[c]
+        concentration = math.exp(log_grid[c])
         if c < n_grid - 1:
-            y += log_grid[c] - log_grid[c + 1]
+            for g in range(n_gates):
+                y[g] += log_grid[c] - log_grid[c + 1]
         for _ in range(_MOST_STEPS):
             # tables of photons that the base is worth: sum to the multiplier of the constraint
             reached, worth = 0.0, 0.0
@@ -204,18 +218,18 @@ def given_photons(photons: Array, shape: float, log_grid: Array) -> tuple[Array,
                         more = weight[g] + photons[k, g]
                         tables += weight[g] * (digamma(more) - digamma(weight[g]))
                         bend += weight[g] ** 2 * (trigamma(weight[g]) - trigamma(more))
-                short[g], curvature[g] = shape + tables, bend
+                short[g], curvatures[c, g] = shape + tables, bend
                 reached += weight[g]
                 worth += short[g]
             multiplier = worth / reached
             moved, stiff = concentration - reached, 0.0
             for g in range(n_gates):
                 short[g] -= multiplier * weight[g]
-                moved -= weight[g] * short[g] / curvature[g]
-                stiff += weight[g] ** 2 / curvature[g]
+                moved -= weight[g] * short[g] / curvatures[c, g]
+                stiff += weight[g] ** 2 / curvatures[c, g]
             largest = 0.0
             for g in range(n_gates):
-                move = (short[g] + moved / stiff * weight[g]) / curvature[g]
+                move = (short[g] + moved / stiff * weight[g]) / curvatures[c, g]
                 move = max(min(move, 1.0), -1.0)
                 y[g] += move
                 largest = max(largest, abs(move))
@@ -227,7 +241,7 @@ def given_photons(photons: Array, shape: float, log_grid: Array) -> tuple[Array,
         value, log_base, log_volume, sum_curvature = 0.0, 0.0, 0.0, 0.0
         for k in range(n_states):
             value += math.lgamma(concentration)
-            value -= math.lgamma(concentration + photons[k].sum())
+            value -= math.lgamma(concentration + of_state[k])
         for g in range(n_gates):
             y[g] += log_grid[c] - math.log(reached)
             weight[g] = math.exp(y[g])
@@ -239,7 +253,7 @@ def given_photons(photons: Array, shape: float, log_grid: Array) -> tuple[Array,
                     more = weight[g] + photons[k, g]
                     value += math.lgamma(more) - math.lgamma(weight[g])
                     bend += weight[g] ** 2 * (trigamma(weight[g]) - trigamma(more))
-            curvature[g] = bend
+            curvatures[c, g] = bend
             log_volume += _log_volume(bend)
             sum_curvature += bend
         log_density[c] = value + constant + log_base + log_volume - _log_volume(sum_curvature)
