@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.hmm.sparse import Active
-from pncbayes.inference.evidence import Evidence
+from pncbayes.inference.found_evidence import Evidence
 from pncbayes.inference.grid import decode_width_s
 from pncbayes.inference.posterior import Parameters
 from pncbayes.photons.binning import photons_of, rebin

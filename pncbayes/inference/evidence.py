@@ -18,13 +18,14 @@ References
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
 from pncbayes.inference.collapsed import CollapsedPosterior
+from pncbayes.inference.found_evidence import Evidence
 from pncbayes.inference.gibbs import N_CHAINS, GibbsSampler, PosteriorDraws, run_chains
 from pncbayes.inference.laplace import (
     all_visited,
@@ -44,7 +45,7 @@ from pncbayes.inference.visited import evidence_of_parts
 from pncbayes.inference.visits import Unsettled, evidence_by_visits
 from pncbayes.inference.weights import Weighed, are_enough, are_reliable, spread, weigh
 
-__all__ = ["MARGIN", "Evidence", "estimate_evidence"]
+__all__ = ["MARGIN", "estimate_evidence"]
 
 Array = NDArray[np.float64]
 
@@ -71,51 +72,6 @@ _SURPLUS = 6.0
 _STARTS, _USABLE = 40, 0.3
 # draws among which the highest is looked for
 _LOOKED_AT = 40
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Evidence of one number of states.
-
-    Attributes
-    ----------
-    n_states
-        Number of states.
-    log_evidence
-        The figure to use: by sampling where that was run, else Laplace.
-    laplace, importance
-        The two methods; `importance` is NaN where it was not run. To Laplace's approximation
-        around the modes in which all states are visited is added what is known of the others.
-    error
-        Standard error of `log_evidence`; for Laplace, a rough bound.
-    pareto_k, effective_draws
-        Quality of the importance weights; by `gibbs`, NaN, and what its chains are worth.
-    draws
-        Equally weighted posterior draws in log coordinates, shape ``(n_draws, size)``; empty
-        where importance sampling was not run.
-    mode
-        The best mode.
-    method
-        ``"importance"``, ``"bridge"``, ``"gibbs"``, ``"rough"`` (weights not reliable) or
-        ``"laplace"``.
-    base
-        What the model with one state more builds on.
-    chains
-        Draws of a Gibbs sampler, where one was run.
-    """
-
-    n_states: int
-    log_evidence: float
-    laplace: float
-    importance: float
-    error: float
-    pareto_k: float
-    effective_draws: float
-    draws: Array
-    mode: Mode
-    method: str
-    base: Base | None = None
-    chains: PosteriorDraws | None = None
 
 
 def estimate_evidence(
@@ -176,23 +132,13 @@ def _of_one_state(
     posterior: CollapsedPosterior, mode: Mode, rng: np.random.Generator, n_kept: int
 ) -> Evidence:
     found = evidence_of_one_state(posterior, rng)
-    points, weighed, reliable = found.points, found.weighed, are_reliable(found.weighed)
-    return Evidence(
-        1,
-        weighed.log_mean,
-        found.laplace,
-        weighed.log_mean,
-        weighed.error if reliable else max(1.0, weighed.error),
-        weighed.pareto_k,
-        weighed.effective,
-        points[rng.choice(len(points), size=n_kept, replace=n_kept > len(points))],
-        mode,
-        "importance" if reliable else "rough",
-        Base(
-            posterior, mode, points, np.full(len(points), 1.0 / len(points)),
-            weighed.log_mean, weighed.error,
-        ),
+    weighed, reliable = found.weighed, are_reliable(found.weighed)
+    one = Evidence.from_draws(
+        posterior, mode, found.points, None, weighed.log_mean, weighed.error, weighed.effective,
+        "importance" if reliable else "rough", found.laplace, rng, n_kept,
     )  # fmt: skip
+    error = weighed.error if reliable else max(1.0, weighed.error)
+    return replace(one, importance=weighed.log_mean, pareto_k=weighed.pareto_k, error=error)
 
 
 class _Estimate:
@@ -355,21 +301,10 @@ class _Estimate:
         points, weights = found.points, found.weights
         if self._climb_from(points) or not np.isfinite(self.laplace):
             self._look_around()
-        keep = self.rng.choice(len(points), size=self.n_kept, p=weights)
-        return Evidence(
-            posterior.n_states,
-            found.log_mean + self.labels,
-            self.laplace,
-            np.nan,
-            found.error,
-            np.nan,
-            found.effective,
-            points[keep],
-            self.best,
-            "bridge",
-            Base(posterior, self.best, points, weights, found.log_mean, found.error),
-            self.chains,
-        )
+        return Evidence.from_draws(
+            posterior, self.best, points, weights, found.log_mean, found.error, found.effective,
+            "bridge", self.laplace, self.rng, self.n_kept, self.chains,
+        )  # fmt: skip
 
     def _climb_from(self, points: Array) -> bool:
         """Climb from draws of chains, and add the mode if it is better than those known."""
@@ -447,20 +382,7 @@ class _Estimate:
             return self._by_bridge(
                 found.chains, found.log_part - math.log(float(np.mean(means))), error
             )
-        points, size = found.points, len(found.points)
-        keep = self.rng.choice(size, size=self.n_kept, replace=size < self.n_kept)
-        weights = np.full(size, 1.0 / size)
-        base = Base(posterior, self.modes[0], points.copy(), weights, found.log_mean, found.error)
-        return Evidence(
-            posterior.n_states,
-            found.log_mean + self.labels,
-            laplace,
-            np.nan,
-            found.error,
-            np.nan,
-            found.effective,
-            points[keep],
-            self.modes[0],
-            "gibbs",
-            base,
-        )
+        return Evidence.from_draws(
+            posterior, self.modes[0], found.points, None, found.log_mean, found.error,
+            found.effective, "gibbs", laplace, self.rng, self.n_kept,
+        )  # fmt: skip

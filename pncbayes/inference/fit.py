@@ -33,7 +33,7 @@ from pncbayes.inference.assemble import (
 )
 from pncbayes.inference.checks import predictive_checks
 from pncbayes.inference.collapsed import working_posterior
-from pncbayes.inference.evidence import Evidence
+from pncbayes.inference.found_evidence import Evidence
 from pncbayes.inference.gibbs import posterior_draws
 from pncbayes.inference.grid import Grid, choose_grid
 from pncbayes.inference.judge import dead_time_notes, hum_notes, judge

@@ -31,7 +31,7 @@ from pncbayes.inference.optimum import settle
 from pncbayes.inference.posterior import Parameters, Posterior
 
 if TYPE_CHECKING:
-    from pncbayes.inference.evidence import Evidence
+    from pncbayes.inference.found_evidence import Evidence
 
 __all__ = ["N_CHAINS", "GibbsSampler", "PosteriorDraws", "posterior_draws", "run_chains"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pncbayes.inference.evidence import Evidence
+from pncbayes.inference.found_evidence import Evidence
 from pncbayes.inference.grid import Grid
 from pncbayes.inference.posterior import Parameters
 from pncbayes.photons.spectrum import spectral_lines

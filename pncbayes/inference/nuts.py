@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pncbayes.inference.evidence import Evidence
+from pncbayes.inference.found_evidence import Evidence
 from pncbayes.inference.grid import Grid
 from pncbayes.inference.optimum import settle
 from pncbayes.inference.posterior import Parameters, Posterior

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.collapsed import working_posterior
-from pncbayes.inference.evidence import MARGIN, Evidence, estimate_evidence
+from pncbayes.inference.evidence import MARGIN, estimate_evidence
+from pncbayes.inference.found_evidence import Evidence
 from pncbayes.inference.laplace import quick_log_evidence
 from pncbayes.inference.optimum import Mode, distinct_modes, find_modes
 from pncbayes.inference.unvisited import NewState

@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.collapsed import working_posterior
-from pncbayes.inference.evidence import Evidence
+from pncbayes.inference.found_evidence import Evidence
 from pncbayes.physics.modelfile import ModelFile
 
 __all__ = ["reweighted_probabilities"]
