@@ -309,6 +309,7 @@ class _Estimate:
     def _climb_from(self, points: Array) -> bool:
         """Climb from draws of chains, and add the mode if it is better than those known."""
         some = points[:: max(len(points) // _LOOKED_AT, 1)]
+        self.posterior.focus(*some[:: max(len(some) // 8, 1)])
         values = [self.posterior.log_density(point) for point in some]
         found = climb(self.posterior, some[int(np.argmax(values))])
         if found.log_density > self.modes[0].log_density + _ABOVE:

@@ -38,6 +38,8 @@ Index = NDArray[np.intp]
 # Draws that the density is made of and judged by, at least, and draws of it.
 _FEWEST, _DRAWS = 40, 600
 _RELABELLINGS = 3
+# Draws at which bins that may hold a switch are looked for.
+_LOOKED_AT = 8
 # Share of draws with all states visited that is small enough to do without a bridge.
 _SELDOM = 0.08
 # Log of the least share of a gate.
@@ -97,6 +99,8 @@ def evidence_if_visited(
     if density.size < _FEWEST:
         return None
     judged = np.array([posterior.pack(_alike(draw, reference)) for draw in judges])
+    # chains may have left for where switches matter in other bins than at the modes known
+    posterior.focus(*judged[:: max(len(judged) // _LOOKED_AT, 1)])
     at_posterior = np.array([posterior.log_density(point) for point in judged])
     at_posterior -= density.log_density(judged)
     points = density.draw(_DRAWS, rng)
@@ -165,7 +169,9 @@ def evidence_of_parts(
     visited = [[draw for draw in chain if draw.visits_all] for chain in chains]
     others = [draw for chain in chains for draw in chain if not draw.visits_all]
     n_draws = sum(len(chain) for chain in chains)
+    active = posterior.active
     found = evidence_if_visited(posterior, visited, rng)
+    posterior.active = active
     if found is not None:
         log_mean = float(np.logaddexp(found.log_mean, log_unvisited))
         share = float(np.exp(log_unvisited - log_mean))
@@ -177,6 +183,9 @@ def evidence_of_parts(
         log_mean, error = log_unvisited - float(np.log(share)), unvisited_error + 1.0 - share
         points, effective = np.empty((0, posterior.size)), float(len(chains))
     else:
+        return None
+    if share > 0.5 and not others:
+        # what is said to be most of it was never met
         return None
     weights = np.full(len(points), (1.0 - share) / max(len(points), 1))
     if others and share > 0.0:

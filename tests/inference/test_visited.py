@@ -169,3 +169,26 @@ def test_without_visits_the_rest_is_all() -> None:
     assert found.log_mean == -7.0
     assert found.error == pytest.approx(0.1)
     np.testing.assert_allclose(found.weights, 1.0 / len(found.points))
+
+
+def test_chains_lead_to_a_better_mode() -> None:
+    """What is given as the mode is far from it; the chains, and a climb from them, are not."""
+    random = np.random.default_rng(4)
+    bright = np.arange(300) // 25 % 2 == 1
+    decays = random.dirichlet(np.full(3, 5.0), 2)
+    counts = random.poisson(np.where(bright[:, None], 5.0 * decays[0], 4.0 * decays[1]))
+    counts = counts.astype(float)
+    likelihood = BinnedLikelihood(counts, WIDTH_S)
+    fewer, more = (working_posterior(likelihood, MODEL, number) for number in (1, 2))
+    base = estimate_evidence(fewer, find_modes(fewer, counts, WIDTH_S, None, random), random).base
+    best = find_modes(more, counts, WIDTH_S, None, random)[0]
+    # a second state that is all but never visited
+    even = np.full((2, 3), 150.0) * np.array([[1.0], [0.1]])
+    rates = np.array([[0.0, 1e-4], [100.0, 0.0]])
+    start = more.pack(Parameters(even, rates, 100.0, None))
+    value, _, parts = more.gradient(start)
+    poor = replace(best, vector=start, log_density=value, parts=parts)
+    assert poor.log_density < best.log_density - 10.0
+    found = estimate_evidence(more, [poor], random, base=base)
+    assert found.method == "bridge"
+    assert found.mode.log_density == pytest.approx(best.log_density, abs=1.0)
