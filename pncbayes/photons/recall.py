@@ -57,7 +57,11 @@ def photons_of(trace: xr.Dataset) -> Photons | None:
         with warnings.catch_warnings():
             # the trace carries the warnings of its file already
             warnings.simplefilter("ignore", PncbayesWarning)
-            again = read(path)
+            try:
+                again = read(path)
+            except ValueError:
+                # what was whole of a truncated file may be what the trace was made from
+                again = read(path, salvage=True)
     except (OSError, ValueError):
         return None
     if not isinstance(again, Photons) or again.digest != digest:

@@ -83,17 +83,31 @@ def read_text(
         raise PhotonFileError(
             f"{path}: `width_s` is for photon counts and `frame_s` for a camera; give one of them"
         )
-    table, warnings = _table(path, salvage)
-    if width_s is not None:
-        return _warned(binned_trace(path, _counts(path, table, column), width_s), warnings)
-    if frame_s is None:
+    frame, is_cut = _table(path)
+    warnings: list[str] = []
+    if is_cut and salvage:
+        frame, is_cut = frame.iloc[:-1], False
+        warnings.append("the last line was cut short and was left out")
+    table = {str(name).strip(): np.asarray(frame[name]) for name in frame.columns}
+    try:
+        if width_s is not None:
+            return _warned(binned_trace(path, _counts(path, table, column), width_s), warnings)
+        if frame_s is not None:
+            counts = _counts(path, table, column)
+            return _warned(frames_trace(path, counts, frame_s, camera), warnings)
         if any(value is not None for value in camera.values()):
             raise PhotonFileError(f"{path}: a camera trace needs its frame time, `frame_s`")
         units = TagUnits(tick_s, delay_tick_ns, period_ns, duration_s)
         return photons_from_columns(
             path, table, units, columns, record_type="text", warnings=warnings
         )
-    return _warned(frames_trace(path, _counts(path, table, column), frame_s, camera), warnings)
+    except PhotonFileError as error:
+        if not is_cut:
+            raise
+        raise PhotonFileError(
+            f"{error}; the last line lacks values, as where a file was cut short: "
+            "`salvage=True` (`--salvage`) leaves it out"
+        ) from error
 
 
 def _warned(trace: xr.Dataset, warnings: list[str]) -> xr.Dataset:
@@ -118,8 +132,8 @@ def _counts(path: Path, table: dict[str, NDArray[Any]], column: str | int | None
     return table[column]
 
 
-def _table(path: Path, salvage: bool) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """Columns by name, numbered when the file does not name them."""
+def _table(path: Path) -> tuple[pd.DataFrame, bool]:
+    """Columns, numbered when the file does not name them, and whether the last line lacks some."""
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES).decode("utf-8-sig", "replace")
     lines = [line for line in head.splitlines() if line.strip() and not line.startswith("#")]
@@ -141,12 +155,7 @@ def _table(path: Path, salvage: bool) -> tuple[dict[str, NDArray[Any]], list[str
         )
     except Exception as error:  # the parser raises several kinds of error
         raise PhotonFileError(f"{path}: is not a table of numbers: {brief(error)}") from error
-    warnings: list[str] = []
-    if salvage and len(frame) and bool(frame.iloc[-1].isna().any()):
-        frame = frame.iloc[:-1]
-        warnings.append("the last line was cut short and was left out")
-    table = {str(name).strip(): np.asarray(frame[name]) for name in frame.columns}
-    return table, warnings
+    return frame, bool(len(frame)) and bool(frame.iloc[-1].isna().any())
 
 
 def _is_number(cell: str) -> bool:

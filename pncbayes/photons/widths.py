@@ -20,7 +20,8 @@ def choose_width_s(photons: Photons) -> float:
 
     The brightest tenth of the record shall have about 100 counts per bin: enough to tell levels
     apart at a glance, short enough to see them. The width is rounded to the nearest of 1, 2, 5, 10,
-    20, 50 ms, and is at most a tenth of the record. The likelihood may use a finer grid.
+    20, 50 ms, and is at most a tenth of the record, but no less than a tick of its clock. The
+    likelihood may use a finer grid.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ def choose_width_s(photons: Photons) -> float:
     brightest = np.sort(blocks)[-max(1, n_pilot // 10) :].mean() / pilot_s
     wanted_s = 100.0 / max(float(brightest), 1e-9)
     width_s = min(_WIDTHS_S, key=lambda width: abs(np.log(width / wanted_s)))
-    return float(min(width_s, duration_s / 10))
+    return float(min(max(min(width_s, duration_s / 10), photons.tick_s), duration_s))
 
 
 def check_photons(photons: Photons) -> float:

@@ -292,6 +292,15 @@ def test_width_by_rule_looks_at_the_bright_tenth():
     assert bin_photons(photons).attrs["width_s"] == 0.005
 
 
+@pytest.mark.parametrize(("n_ticks", "width_ticks"), [(1, 1), (5, 1), (10, 1), (40, 4)])
+def test_width_by_rule_is_no_less_than_a_tick(n_ticks, width_ticks):
+    times = np.arange(n_ticks)
+    photons = Photons(time_ticks=times, tick_s=1e-3, duration_s=n_ticks * 1e-3)
+    assert choose_width_s(photons) == pytest.approx(width_ticks * 1e-3)
+    trace = bin_photons(photons, background_rate_per_s=0.0)
+    assert trace["counts"].sum() == n_ticks
+
+
 def test_photons_are_found_again_and_forgotten():
     trace = bin_photons(make_photons(seed=11), 0.01, response=0.1)
     gc.collect()

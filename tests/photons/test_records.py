@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import recordings as rec
 
-from pncbayes.errors import PhotonFileError
+from pncbayes.errors import PhotonFileError, PncbayesWarning
+from pncbayes.photons import recall
+from pncbayes.photons.binning import bin_photons
 from pncbayes.photons.formats import read
 from pncbayes.photons.ptu import RECORD_TYPES
+from pncbayes.photons.recall import photons_of
 
 
 def assert_is(photons, stream, *, delays=True, markers=True):
@@ -158,6 +161,12 @@ def test_truncated_file_is_refused_and_salvaged(tmp_path):
     np.testing.assert_array_equal(photons.time_ticks, stream.times[: len(photons)])
     assert "truncated" in photons.warnings[0]
     assert str(len(whole)) not in photons.warnings[0]
+    digest = photons.digest
+    with pytest.warns(PncbayesWarning, match="no laser pulse"):
+        trace = bin_photons(photons, gates=[0.0, 200.0])
+    del photons
+    recall._REMEMBERED.clear()
+    assert photons_of(trace).digest == digest
 
 
 def test_stale_counts_that_are_no_truncation(tmp_path):

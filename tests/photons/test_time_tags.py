@@ -78,11 +78,15 @@ def test_csv_errors(tmp_path, text, options, message):
 
 def test_csv_cut_short(tmp_path):
     path = rec.write(tmp_path, "a.csv", b"time_ns,detector\n1,0\n2,1\n3")
-    with pytest.raises(PhotonFileError, match="row 3"):
+    with pytest.raises(PhotonFileError, match=r"row 3.*last line lacks values.*--salvage"):
         read(path)
     photons = read(path, salvage=True)
     assert len(photons) == 2
     assert photons.warnings == ("the last line was cut short and was left out",)
+    gap = rec.write(tmp_path, "c.csv", b"time_ns,detector\n1,0\n2,\n3,1\n")
+    with pytest.raises(PhotonFileError, match="row 2") as caught:
+        read(gap)
+    assert "salvage" not in str(caught.value)
     path = rec.write(tmp_path, "b.csv", b"counts,other\n1,0\n2,1\n3")
     trace = read(path, salvage=True, width_s=0.01)
     assert trace.sizes["time"] == 2
