@@ -27,10 +27,12 @@ import datetime  # noqa: E402
 import fnmatch  # noqa: E402
 import hashlib  # noqa: E402
 import importlib.metadata  # noqa: E402
+import json  # noqa: E402
 import logging  # noqa: E402
 import multiprocessing  # noqa: E402
 import platform  # noqa: E402
 import time  # noqa: E402
+import tomllib  # noqa: E402
 import warnings  # noqa: E402
 import zlib  # noqa: E402
 from collections.abc import Callable, Iterable, Sequence  # noqa: E402
@@ -52,9 +54,10 @@ OURS = "pncbayes"
 # what has no part in the number of states and the intervals
 _NOT_COUNTED = {
     "__init__.py", "arguments.py", "build.py", "checks.py", "compile_ahead.py", "fit.py",
-    "jax_kernels.py", "jax_op.py", "judge.py", "levels.py", "numba_likelihood.py", "nuts.py",
+    "intervals.py", "jax_kernels.py", "jax_op.py", "judge.py", "label_kernels.py", "labels.py",
+    "levels.py", "mechanism_group.py", "mechanism_tables.py", "numba_likelihood.py", "nuts.py",
     "op.py", "photon_by_photon.py", "photon_kernels.py", "photon_propagators.py", "pymc_model.py",
-    "reference.py", "results.py", "sensitivity.py",
+    "reference.py", "results.py", "sensitivity.py", "shared_kernels.py",
 }  # fmt: skip
 
 Row = dict[str, Any]
@@ -97,7 +100,10 @@ def code_digest() -> str:
             if ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:] or [ast.Pass()]
         state.update(ast.dump(tree).encode())
-    state.update((ROOT / "models" / "free.toml").read_bytes())
+    model = tomllib.loads((ROOT / "models" / "free.toml").read_text(encoding="utf-8"))
+    # mechanisms come after the number of states
+    model.pop("mechanism")
+    state.update(json.dumps(model, sort_keys=True).encode())
     return state.hexdigest()
 
 

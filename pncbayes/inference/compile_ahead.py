@@ -13,9 +13,12 @@ import warnings
 import numpy as np
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
+from pncbayes.inference.labels import compile_labels
 from pncbayes.photons.binning import bin_photons
 from pncbayes.photons.stream import Photons
 from pncbayes.physics.lifetime import lifetime_fitter
+from pncbayes.physics.modelfile import load_model
+from pncbayes.physics.tied_decay import decay_table
 
 __all__ = ["compile_last_steps"]
 
@@ -24,7 +27,7 @@ _TICK_S, _PERIOD_TICKS, _TICK_NS = 1e-7, 1000, 0.1
 
 
 def compile_last_steps() -> None:
-    """Fit the lifetime of random photons, and draw a path, for the compiled code they leave."""
+    """Fit lifetimes of random photons, draw a path and mechanisms: for the compiled code left."""
     rng = np.random.default_rng(1)
     delay = 50 + np.minimum(rng.exponential(200.0, _N_PHOTONS), _PERIOD_TICKS - 51)
     photons = Photons(
@@ -48,6 +51,7 @@ def compile_last_steps() -> None:
     rates = np.array([[0.0, 1.0], [1.0, 0.0]])
     likelihood.smooth(gate_rate, rates)
     likelihood.sample_paths(gate_rate, rates, random_seed=rng)
+    compile_labels(decay_table(trace), trace, load_model("free"), rng)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from pncbayes.inference.found_evidence import Evidence
 from pncbayes.inference.gibbs import posterior_draws
 from pncbayes.inference.grid import Grid, choose_grid
 from pncbayes.inference.judge import dead_time_notes, hum_notes, judge
+from pncbayes.inference.mechanism_group import mechanisms_group
 from pncbayes.inference.optimum import settle
 from pncbayes.inference.posterior import Parameters, Posterior
 from pncbayes.inference.results import Fit
@@ -146,7 +147,7 @@ def fit(
     numbers = list(range(fewest, most + 1))
     hum = hum_notes(photons)
     notes += dead_time_notes(trace)
-    with _progress(2 * len(numbers) + 3, progressbar) as step:
+    with _progress(2 * len(numbers) + 5, progressbar) as step:
         step("bin width")
         grid = choose_grid(trace, spec, rng)
         likelihood = BinnedLikelihood(
@@ -188,6 +189,9 @@ def fit(
         predictive, p_values = predictive_checks(
             totals, float(trace.attrs["width_s"]), replicated, rng, camera_numbers(trace)
         )
+        mechanisms = mechanisms_group(
+            evidences, probability, draws, likelihood, trace, spec, rng.spawn(1)[0], step
+        )
     judgement = judge(evidences, probability, (wide, narrow), p_values, grid, draws, stats)
     # what casts doubt on the answer itself comes first
     notes = hum + judgement.texts + notes
@@ -204,6 +208,8 @@ def fit(
             "/constant_data": _constants(trace),
         }
     )
+    if mechanisms is not None:
+        tree["mechanisms"] = xr.DataTree(mechanisms)
     result = Fit(tree)
     if strict and judgement.failures:
         raise DiagnosticError("the fit is not to be trusted: " + "; ".join(judgement.failures))

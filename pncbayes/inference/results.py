@@ -12,27 +12,10 @@ import pandas as pd
 import xarray as xr
 
 from pncbayes.errors import PhotonFileError
+from pncbayes.inference.intervals import interval
+from pncbayes.inference.mechanism_tables import MechanismTables
 
-__all__ = ["MECHANISMS", "Fit", "load"]
-
-MECHANISMS = (
-    "auger", "hot_carrier", "nbc", "unresolved_charging", "background", "other",
-)  # fmt: skip
-_QUANTILES = (0.05, 0.95)
-
-
-def _interval(values: Any) -> dict[str, float]:
-    draws = np.asarray(values, dtype=float)
-    draws = draws[np.isfinite(draws)]
-    if draws.size == 0:
-        return {"mean": np.nan, "sd": np.nan, "q05": np.nan, "q95": np.nan}
-    low, high = np.quantile(draws, _QUANTILES)
-    return {
-        "mean": float(draws.mean()),
-        "sd": float(draws.std()),
-        "q05": float(low),
-        "q95": float(high),
-    }
+__all__ = ["Fit", "load"]
 
 
 class Fit:
@@ -85,7 +68,7 @@ class Fit:
         for name in ("rate_per_s", "lifetime_ns", "occupancy"):
             known = name in self.tree["posterior"]
             draws = self._draws(name) if known else np.full((1, n_states), np.nan)
-            parts = [_interval(draws[:, state]) for state in range(n_states)]
+            parts = [interval(draws[:, state]) for state in range(n_states)]
             for key in ("mean", "sd", "q05", "q95"):
                 frame[f"{name}_{key}"] = [part[key] for part in parts]
         return pd.DataFrame(frame, index=pd.RangeIndex(n_states, name="state"))
@@ -118,7 +101,7 @@ class Fit:
                     (False, False): "dim_to_dim",
                     (True, True): "bright_to_bright",
                 }[bool(on[i]), bool(on[j])]
-                part = {f"per_s_{key}": value for key, value in _interval(draws[:, i, j]).items()}
+                part = {f"per_s_{key}": value for key, value in interval(draws[:, i, j]).items()}
                 rows.append({"from": i, "to": j, "kind": kind, **part})
         columns = ["from", "to", "kind", "per_s_mean", "per_s_sd", "per_s_q05", "per_s_q95"]
         return pd.DataFrame(rows, columns=columns)
@@ -126,7 +109,7 @@ class Fit:
     @property
     def on_fraction(self) -> dict[str, float]:
         """Share of the recording spent in ON states: mean, sd and 90 % interval."""
-        return _interval((self._draws("occupancy") * self._on()).sum(axis=1))
+        return interval((self._draws("occupancy") * self._on()).sum(axis=1))
 
     @property
     def k_trap_per_s(self) -> dict[str, float] | None:
@@ -147,17 +130,56 @@ class Fit:
         occupancy = self._draws("occupancy") * source
         flow = (occupancy[:, :, None] * rates * ~source[:, None, :]).sum(axis=(1, 2))
         with np.errstate(divide="ignore", invalid="ignore"):
-            return _interval(flow / occupancy.sum(axis=1))
+            return interval(flow / occupancy.sum(axis=1))
 
     @property
-    def mechanisms(self) -> None:
-        """Probability of each mechanism; not there yet."""
-        return None
+    def _mechanisms(self) -> MechanismTables | None:
+        if "mechanisms" not in self.tree.children:
+            return None
+        return MechanismTables(self.tree["mechanisms"].to_dataset())
 
     @property
-    def loss_budget(self) -> None:
-        """Share of the lost photons by mechanism; not there yet."""
-        return None
+    def mechanisms(self) -> pd.Series | None:
+        """Probability that each mechanism takes part in the dot, averaged over numbers of states.
+
+        None where there are no delays or no response, or with excess noise.
+        """
+        tables = self._mechanisms
+        return None if tables is None else tables.takes_part
+
+    @property
+    def state_mechanisms(self) -> pd.DataFrame | None:
+        """One row per state: probability of each mechanism, the name given, and why if none is.
+
+        ``reference`` is the probability that the state is the neutral exciton, against which
+        brightness and lifetime of the others are taken.
+        """
+        tables = self._mechanisms
+        return None if tables is None else tables.of_states
+
+    @property
+    def mechanism_rates(self) -> pd.DataFrame | None:
+        """Auger rate, hot-carrier yield, rate of centres or charged share of each state.
+
+        Each with its interval, given that the state has the mechanism, and that probability.
+        """
+        tables = self._mechanisms
+        return None if tables is None else tables.draws_of_states()
+
+    @property
+    def auger_rate_per_ns(self) -> dict[str, float] | None:
+        """Auger rate of the state that is most probably a trion, given that it is one."""
+        tables = self._mechanisms
+        return None if tables is None else tables.auger_rate_per_ns
+
+    @property
+    def loss_budget(self) -> dict[str, dict[str, float]] | None:
+        """Of the photons lost against always being in the reference state, the share by mechanism.
+
+        Losses of the reference itself do not show in the data.
+        """
+        tables = self._mechanisms
+        return None if tables is None else tables.loss_budget
 
     @property
     def warnings(self) -> list[str]:
@@ -211,13 +233,17 @@ class Fit:
         """Return the result as plain numbers and text, ready for JSON (NaN where unknown)."""
         attrs = self.tree.attrs
         states = []
-        for _, row in self.states.iterrows():
+        tables, takes_part = self._mechanisms, self.mechanisms
+        for state, (_, row) in enumerate(self.states.iterrows()):
             entry: dict[str, Any] = {}
             for name in ("rate_per_s", "lifetime_ns", "occupancy"):
                 parts = {key: float(row[f"{name}_{key}"]) for key in ("mean", "sd", "q05", "q95")}
                 unknown = name == "lifetime_ns" and not np.isfinite(parts["mean"])
                 entry[name] = None if unknown else parts
-            entry.update(mechanism=None, named_mechanism=None, reference=None)
+            if tables is None:
+                entry.update(mechanism=None, named_mechanism=None, reference=None)
+            else:
+                entry.update(tables.summary_of_state(state))
             states.append(entry)
         rates = [
             {
@@ -237,14 +263,14 @@ class Fit:
             "n_states": {str(k): float(p) for k, p in self.n_states.items()},
             "most_probable_n_states": self.most_probable_n_states,
             "states": states,
-            "mechanisms": None,
+            "mechanisms": None if takes_part is None else takes_part.to_dict(),
             "verdict": None,
             "rates": rates,
             "k_trap_per_s": self.k_trap_per_s,
             "k_detrap_per_s": self.k_detrap_per_s,
-            "auger_rate_per_ns": None,
+            "auger_rate_per_ns": self.auger_rate_per_ns,
             "on_fraction": self.on_fraction,
-            "loss_budget": None,
+            "loss_budget": self.loss_budget,
             "diagnostics": self.diagnostics,
             "warnings": self.warnings,
             "model": {"name": attrs["model_name"], "digest": attrs["model_digest"]},

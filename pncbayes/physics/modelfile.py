@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pncbayes.errors import ModelFileError
+from pncbayes.physics.mechanisms import MECHANISMS, MechanismPriors
 
 __all__ = ["LogNormal", "ModelFile", "find_model_files", "load_model"]
 
@@ -59,6 +60,8 @@ class ModelFile:
         Concentration of the Dirichlet over the states that an exit leads to.
     excess_variance_ratio
         Prior of the excess variance ratio, used when excess noise is asked for.
+    mechanism
+        Priors of the mechanisms by which states lose light.
     text, digest
         The file itself and its hash.
     """
@@ -74,6 +77,7 @@ class ModelFile:
     exit_rate_per_s: LogNormal
     jump_concentration: float
     excess_variance_ratio: LogNormal
+    mechanism: MechanismPriors
     text: str
     digest: str
 
@@ -151,7 +155,11 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "decay": ("family", "base", "concentration"),
     "switching": ("family", "exit_rate_per_s", "jump"),
     "noise": ("excess_variance_ratio",),
-}
+    "mechanism": (
+        "slack", "radiative_scaling", "quantum_yield", "exciton_lifetime_ns", "scatter_share",
+        "weights",
+    ),
+}  # fmt: skip
 _TOP = ("schema", "name", "claim", "references", "n_states")
 
 
@@ -200,6 +208,7 @@ def _parse(content: Mapping[str, Any], text: str, path: str) -> ModelFile:
         exit_rate_per_s=_log_normal(content, "switching", "exit_rate_per_s", path),
         jump_concentration=_dirichlet(content, "switching", "jump", path),
         excess_variance_ratio=_log_normal(content, "noise", "excess_variance_ratio", path),
+        mechanism=_mechanism(content, path),
         text=text,
         digest=hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
     )
@@ -245,6 +254,53 @@ def _log_normal(content: Mapping[str, Any], table: str, key: str, path: str) -> 
         _positive(prior["median"], f"{where} median", path),
         _positive(prior["sigma"], f"{where} sigma", path),
     )
+
+
+def _mechanism(content: Mapping[str, Any], path: str) -> MechanismPriors:
+    table = content["mechanism"]
+    scaling = _log_normal(content, "mechanism", "radiative_scaling", path)
+    lifetime = _log_normal(content, "mechanism", "exciton_lifetime_ns", path)
+    scatter = _log_normal(content, "mechanism", "scatter_share", path)
+    slack = _positive(table["slack"], "[mechanism] slack", path)
+    if not 0.01 <= slack <= 0.5:
+        raise ModelFileError(f"{path}: [mechanism] slack must be within 0.01 to 0.5, got {slack}")
+    weights = table["weights"]
+    _check_keys(weights, MECHANISMS, path, "[mechanism] weights")
+    for name, value in weights.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value < _LARGEST:
+            raise ModelFileError(
+                f"{path}: [mechanism] weights {name} must be a number of 0 or more, got {value!r}"
+            )
+    if not weights["other"] > 0:
+        raise ModelFileError(
+            f"{path}: [mechanism] weights other must be above 0: a state that no mechanism "
+            "explains would be given the least bad name"
+        )
+    return MechanismPriors(
+        slack=slack,
+        scaling_median=scaling.median,
+        scaling_sigma=scaling.sigma,
+        quantum_yield=_share_range(table["quantum_yield"], "[mechanism] quantum_yield", path),
+        exciton_lifetime_median_ns=lifetime.median,
+        exciton_lifetime_sigma=lifetime.sigma,
+        scatter_median=scatter.median,
+        scatter_sigma=scatter.sigma,
+        weights={name: float(weights[name]) for name in MECHANISMS},
+    )
+
+
+def _share_range(prior: Any, where: str, path: str) -> tuple[float, float]:
+    if not isinstance(prior, dict) or prior.get("dist") != "Uniform":
+        raise ModelFileError(
+            f'{path}: {where} must be {{ dist = "Uniform", low = ..., high = ... }}, got {prior!r}'
+        )
+    _check_keys(prior, ("dist", "low", "high"), path, where)
+    low, high = prior["low"], prior["high"]
+    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in (low, high))
+    if not numbers or not 0 <= low < high <= 1:
+        raise ModelFileError(f"{path}: {where} must have 0 <= low < high <= 1, got {prior!r}")
+    return float(low), float(high)
 
 
 def _dirichlet(content: Mapping[str, Any], table: str, key: str, path: str) -> float:

@@ -1,0 +1,354 @@
+r"""Which mechanism each state loses its light by, from completed draws of a hidden Markov model.
+
+The number of states comes from the model whose decays are free. Here the decays are tied: those of
+a state are Dirichlet(:math:`\kappa p`) around a shape p that brightness, lifetime, background and
+response give (`pncbayes.physics.mechanisms`). Both models share the likelihood of the photons
+given the rates of all gates, so a draw of the path and of the photons of each state under the free
+one is a draw under the tied one with the weight
+
+.. math:: w = Z_{tied}(N, T) / Z_{free}(N, T),
+
+with the photons N of each state and gate and the time T in each state, both integrated over all
+that is not N and T. Nothing is fitted to decoded photons: they are drawn anew with each path, and
+switches inside bins leave no leak of one state into another.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import gammaln, logsumexp
+
+from pncbayes.inference.collapsed import CollapsedPosterior
+from pncbayes.inference.gibbs import GibbsSampler
+from pncbayes.inference.posterior import Parameters
+from pncbayes.inference.shared_kernels import SIZE, draw_points, evolve, log_density
+from pncbayes.inference.special import log_sum_exp
+from pncbayes.inference.weights import weigh
+from pncbayes.physics.mechanisms import MECHANISMS
+from pncbayes.physics.modelfile import ModelFile
+from pncbayes.physics.tied_decay import DecayTable
+
+__all__ = ["Labels", "compile_labels", "label_states"]
+
+Array = NDArray[np.float64]
+
+N_LABELS = len(MECHANISMS)
+# Completed paths, and points of what is shared, that are paired.
+_PATHS, _POINTS = 40, 24
+# Of the differential evolution, and where its walkers start.
+_WALKERS, _ROUNDS, _KEPT = 24, 110, 50
+_SPREAD = np.array([0.003, 0.003, 0.2, 0.3, 0.5, 0.02, 0.3, 0.3])
+# Draws for the evidence of a reference, and degrees of freedom of the density they are from.
+_TRIALS, _FREEDOM = 200, 5.0
+# Nats below the best at which a reference no longer counts; states dimmer than this are none.
+_FAR, _DIMMEST_REFERENCE = 18.0, 1.0 / 3.0
+# sd of the shift of the response, in its steps.
+_SHIFT_SD = 0.67
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Mechanisms of the states of one number of states.
+
+    Attributes
+    ----------
+    probability
+        Of each mechanism of each state, shape ``(n_states, n_mechanisms)``; what is missing to 1
+        is the probability that the state is the reference.
+    reference
+        Probability that a state is the neutral exciton, shape ``(n_states,)``.
+    takes_part
+        Probability that some state has a mechanism, shape ``(n_mechanisms,)``.
+    label
+        Draws: number of the mechanism of each state, -1 for the reference; ``(n, n_states)``.
+    log_brightness, log_lifetime
+        Draws: ln f and ln g of each state; of an unresolved charging, ln g is the trion's.
+    broad_log_r
+        Draws of ln R of each state as if no mechanism were known.
+    shared
+        Draws of what all states share, shape ``(n, SIZE)``.
+    path
+        Which draw of the hidden Markov model each belongs to.
+    effective_paths
+        What the weighted paths are worth.
+    """
+
+    probability: Array
+    reference: Array
+    takes_part: Array
+    label: NDArray[np.int64]
+    log_brightness: Array
+    log_lifetime: Array
+    broad_log_r: Array
+    shared: Array
+    path: NDArray[np.int64]
+    effective_paths: float
+
+
+class _Shared:
+    """Density of what all states share, for one reference state."""
+
+    def __init__(
+        self, table: DecayTable, trace: xr.Dataset, model: ModelFile, reference: int
+    ) -> None:
+        self.reference = reference
+        priors = model.mechanism
+        self.prior, self.log_norm = priors.packed()
+        dark = float(trace.attrs.get("background_rate_per_s", np.nan))
+        dark_sd = float(trace.attrs.get("background_sd_per_s", np.nan))
+        known = np.isfinite(dark) and dark > 0
+        self.dark = max(dark, 0.1) if known else 10.0
+        relative = max(dark_sd / self.dark, 0.02) if known and np.isfinite(dark_sd) else 2.0
+        bright, decays = model.brightest_rate_per_s, model.decay_concentration
+        self.mean = np.array([
+            np.log(bright.median), np.log(priors.exciton_lifetime_median_ns), 0.0, 0.0,
+            np.log(priors.scatter_median), np.log(self.dark), np.log(decays.median), 0.0,
+        ])  # fmt: skip
+        self.sd = np.array([
+            bright.sigma, priors.exciton_lifetime_sigma, 1.5, 1.5, priors.scatter_sigma,
+            relative, decays.sigma, _SHIFT_SD,
+        ])  # fmt: skip
+        self.table = table
+        self.scatter_median = priors.scatter_median
+
+    @property
+    def instrument(self) -> tuple[Array, Array, Array, float, float]:
+        table = self.table
+        return table.shares, table.scatter, table.background, table.log_start, table.log_step
+
+    def value(self, point: Array, photons: Array, seconds: Array) -> tuple[float, Array]:
+        """Log density, and log evidence of each mechanism of each state."""
+        evidence = np.empty((len(seconds), N_LABELS))
+        value = log_density(
+            point, self.reference, photons, seconds, *self.instrument, self.mean, self.sd,
+            self.prior, self.log_norm, evidence,
+        )  # fmt: skip
+        return float(value), evidence
+
+    def start(self, photons: Array, seconds: Array) -> Array:
+        """Where the climb begins."""
+        rate = photons[self.reference].sum() / seconds[self.reference]
+        signal = max(rate - self.dark, 0.1 * rate)
+        # the first moment of the delays after the fastest gate stands for the lifetime
+        lifetimes = np.exp(np.linspace(np.log(0.3), np.log(60.0), 24))
+        shares = np.array([self.table.quenched(np.ones(1), np.array([t])) for t in lifetimes])
+        expected = shares * signal + self.dark * self.table.background
+        expected /= expected.sum(axis=1, keepdims=True)
+        own = photons[self.reference]
+        best = int(np.argmax(np.log(np.maximum(expected, 1e-12)) @ own))
+        return np.array([
+            np.log(signal), np.log(lifetimes[best]), 0.3, 0.0,
+            np.log(self.scatter_median * signal), np.log(self.dark), np.log(1000.0), 0.0,
+        ])  # fmt: skip
+
+    def climb(self, photons: Array, seconds: Array) -> tuple[Array, float]:
+        """Best point and its value."""
+
+        def minus(point: Array) -> float:
+            return -max(self.value(point, photons, seconds)[0], -1e30)
+
+        found = minimize(minus, self.start(photons, seconds), method="BFGS")
+        return np.asarray(found.x), -float(found.fun)
+
+    def draw(self, top: Array, photons: Array, seconds: Array, rng: np.random.Generator) -> Array:
+        """Draws given photons and times, shape ``(n, SIZE)``."""
+        walkers = top + rng.standard_normal((_WALKERS, SIZE)) * _SPREAD
+        kept, _ = evolve(
+            walkers, _ROUNDS, _KEPT, self.reference, photons, seconds, *self.instrument,
+            self.mean, self.sd, self.prior, self.log_norm, rng,
+        )  # fmt: skip
+        return np.asarray(kept.reshape(-1, SIZE))
+
+    def log_evidence(
+        self, draws: Array, photons: Array, seconds: Array, rng: np.random.Generator
+    ) -> float:
+        """Log of the integral of the density, by importance draws shaped like `draws`."""
+        centre, spread = (
+            draws.mean(axis=0),
+            np.linalg.cholesky(np.cov(draws.T) + 1e-12 * np.eye(SIZE)),
+        )
+        normal = rng.standard_normal((_TRIALS, SIZE))
+        scale = np.sqrt(_FREEDOM / rng.chisquare(_FREEDOM, size=_TRIALS))
+        points = centre + (normal * scale[:, None]) @ spread.T
+        squares = (normal**2).sum(axis=1) * scale**2
+        log_t = gammaln(0.5 * (_FREEDOM + SIZE)) - gammaln(0.5 * _FREEDOM)
+        log_t -= 0.5 * SIZE * np.log(_FREEDOM * np.pi) + np.log(np.diag(spread)).sum()
+        log_t = log_t - 0.5 * (_FREEDOM + SIZE) * np.log1p(squares / _FREEDOM)
+        values = np.array([self.value(point, photons, seconds)[0] for point in points])
+        # the normal densities of the prior lack their constant, the same for all references
+        return float(weigh(values - log_t).log_mean)
+
+
+def label_states(
+    draws: list[Parameters],
+    sampler: GibbsSampler,
+    table: DecayTable,
+    trace: xr.Dataset,
+    rng: np.random.Generator,
+    *,
+    n_draws: int = 400,
+) -> Labels:
+    """Probability of each mechanism of each state.
+
+    Parameters
+    ----------
+    draws
+        Posterior draws of one number of states, states in one order.
+    sampler
+        Completes them.
+    table
+        Decays as the instrument records them.
+    trace
+        For what is known of the background.
+    rng
+        Source of the draws.
+    n_draws
+        Draws to return.
+    """
+    posterior = sampler.posterior
+    assert isinstance(posterior, CollapsedPosterior)
+    photons, seconds, chosen = _completed(draws, sampler, rng)
+    free = np.array([_log_free(posterior, n, t) for n, t in zip(photons, seconds, strict=True)])
+    mean_photons, mean_seconds = photons.mean(axis=0), seconds.mean(axis=0)
+    rate = mean_photons.sum(axis=1) / mean_seconds
+    candidates = np.flatnonzero(rate >= _DIMMEST_REFERENCE * rate.max())
+    shared = [_Shared(table, trace, posterior.model, int(s)) for s in candidates]
+    tops = [one.climb(mean_photons, mean_seconds) for one in shared]
+    highest = max(value for _, value in tops)
+    parts, logs = [], []
+    for one, (top, value) in zip(shared, tops, strict=True):
+        if value < highest - _FAR:
+            continue
+        points = one.draw(top, mean_photons, mean_seconds, rng)
+        log_z = one.log_evidence(points, mean_photons, mean_seconds, rng)
+        keep = points[rng.choice(len(points), size=_POINTS, replace=False)]
+        part = _Pairs(one, keep, photons, seconds, (mean_photons, mean_seconds), free)
+        parts.append(part)
+        logs.append(log_z + logsumexp(part.log_weights) - np.log(part.log_weights.size))
+    by_reference = np.exp(np.array(logs) - logsumexp(logs))
+    return _collect(parts, by_reference, photons, seconds, chosen, n_draws, rng)
+
+
+def compile_labels(
+    table: DecayTable, trace: xr.Dataset, model: ModelFile, rng: np.random.Generator
+) -> None:
+    """Run every compiled function once, on photons of a flat decay."""
+    shared = _Shared(table, trace, model, 0)
+    photons = np.outer([1000.0, 100.0], table.background)
+    seconds = np.ones(2)
+    point = shared.start(photons, seconds)
+    _, evidence = shared.value(point, photons, seconds)
+    places = np.empty((2, 2, 2))
+    evolve(
+        point + 0.01 * rng.standard_normal((4, SIZE)), 1, 1, 0, photons, seconds,
+        *shared.instrument, shared.mean, shared.sd, shared.prior, shared.log_norm, rng,
+    )  # fmt: skip
+    draw_points(
+        point, 0, photons, seconds, *shared.instrument, shared.prior, shared.log_norm, evidence,
+        rng.random((2, 3)), np.empty(2, dtype=np.int64), places[0], places[1],
+    )  # fmt: skip
+
+
+def _completed(
+    draws: list[Parameters], sampler: GibbsSampler, rng: np.random.Generator
+) -> tuple[Array, Array, NDArray[np.int64]]:
+    chosen = rng.choice(len(draws), size=_PATHS, replace=len(draws) < _PATHS)
+    sampler.forget()
+    for index in chosen[::5]:
+        sampler.focus(draws[index])
+    complete = [sampler.complete(draws[index]) for index in chosen]
+    photons = np.array([one[0] for one in complete], dtype=np.float64)
+    seconds = np.maximum(np.array([one[1] for one in complete]), 1e-9)
+    return photons, seconds, chosen
+
+
+def _log_free(posterior: CollapsedPosterior, photons: Array, seconds: Array) -> float:
+    """Log probability of completed photons where decays are free, up to a constant."""
+    value = float(log_sum_exp(posterior.decays.given_photons(photons)[0][None, :])[0])
+    n_photons = photons.sum(axis=1)
+    value += float((gammaln(n_photons + 1.0) - (n_photons + 1.0) * np.log(seconds)).sum())
+    rate = (n_photons + 0.5) / seconds
+    brightest, prior = float(rate.max()), posterior.model.brightest_rate_per_s
+    value -= 0.5 * ((np.log(brightest) - np.log(prior.median)) / prior.sigma) ** 2
+    return float(value - len(rate) * np.log(brightest))
+
+
+class _Pairs:
+    """All pairs of a completed path and a point of what is shared, for one reference."""
+
+    def __init__(
+        self,
+        shared: _Shared,
+        points: Array,
+        photons: Array,
+        seconds: Array,
+        mean: tuple[Array, Array],
+        free: Array,
+    ) -> None:
+        self.shared, self.points = shared, points
+        n_states = seconds.shape[1]
+        self.log_weights = np.empty((len(photons), len(points)))
+        self.evidence = np.empty((len(photons), len(points), n_states, N_LABELS))
+        before = np.array([shared.value(point, *mean)[0] for point in points])
+        for i, (own, time_s) in enumerate(zip(photons, seconds, strict=True)):
+            for j, point in enumerate(points):
+                value, self.evidence[i, j] = shared.value(point, own, time_s)
+                self.log_weights[i, j] = value - before[j] - free[i]
+
+    @functools.cached_property
+    def weights(self) -> Array:
+        """Of the pairs; they add up to 1."""
+        return np.asarray(np.exp(self.log_weights - logsumexp(self.log_weights)))
+
+    @functools.cached_property
+    def probability(self) -> Array:
+        """Of each mechanism of each state, for each pair; zero for the reference."""
+        top = self.evidence.max(axis=3, keepdims=True)
+        share = np.exp(self.evidence - top)
+        share /= share.sum(axis=3, keepdims=True)
+        share[:, :, self.shared.reference] = 0.0
+        return share
+
+
+def _collect(
+    parts: list[_Pairs],
+    by_reference: Array,
+    photons: Array,
+    seconds: Array,
+    chosen: NDArray[np.int64],
+    n_draws: int,
+    rng: np.random.Generator,
+) -> Labels:
+    n_states = seconds.shape[1]
+    probability, takes_part = np.zeros((n_states, N_LABELS)), np.zeros(N_LABELS)
+    reference, by_path = np.zeros(n_states), np.zeros(len(photons))
+    for part, share in zip(parts, by_reference, strict=True):
+        weights = part.weights
+        probability += share * np.einsum("ij,ijsl->sl", weights, part.probability)
+        none = (1.0 - part.probability).prod(axis=2)
+        takes_part += share * np.einsum("ij,ijl->l", weights, 1.0 - none)
+        reference[part.shared.reference] += share
+        by_path += share * weights.sum(axis=1)
+    label = np.empty((n_draws, n_states), dtype=np.int64)
+    places, broad = np.empty((n_draws, n_states, 2)), np.empty((n_draws, n_states, 2))
+    points, path = np.empty((n_draws, SIZE)), np.empty(n_draws, dtype=np.int64)
+    for n, k in enumerate(rng.choice(len(parts), size=n_draws, p=by_reference)):
+        part = parts[k]
+        pair = int(rng.choice(part.weights.size, p=part.weights.ravel()))
+        i, j = divmod(pair, len(part.points))
+        shared, points[n], path[n] = part.shared, part.points[j], chosen[i]
+        draw_points(  # type: ignore[call-arg]
+            points[n], shared.reference, photons[i], seconds[i], *shared.instrument,
+            shared.prior, shared.log_norm, part.evidence[i, j], rng.random((n_states, 3)),
+            label[n], places[n], broad[n],
+        )  # fmt: skip
+    return Labels(
+        probability, reference, takes_part, label, places[..., 0], places[..., 1],
+        broad[..., 0] - broad[..., 1], points, path, float(1.0 / (by_path**2).sum()),
+    )  # fmt: skip

@@ -1,0 +1,147 @@
+"""What a result says of mechanisms: names, reasons, rates and losses, from its tree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from pncbayes.inference.intervals import interval
+
+__all__ = ["MechanismTables"]
+
+# A name is given above this probability, and where the radiative rate is known to a factor e^0.25.
+_SURE, _KNOWN_LOG_R = 0.8, 0.25
+_NEEDS_LIFETIME = ("auger", "nbc")
+# A lifetime below this share of the width of the response is hidden by it.
+_HIDDEN = 0.25
+_TAKES_PART = 0.05
+UNDETERMINED = "undetermined"
+_CLOSE = 0.1
+
+
+class MechanismTables:
+    """Reads the group ``mechanisms`` of a tree.
+
+    Parameters
+    ----------
+    group
+        The group.
+    """
+
+    def __init__(self, group: xr.Dataset) -> None:
+        self.group = group
+
+    @property
+    def takes_part(self) -> pd.Series:
+        """Probability that a mechanism takes part in the dot, averaged over numbers of states."""
+        values = self.group["takes_part"]
+        index = pd.Index(values["mechanism"].values.astype(str), name="mechanism")
+        return pd.Series(values.values.astype(float), index=index, name="probability")
+
+    @property
+    def of_states(self) -> pd.DataFrame:
+        """One row per state: probabilities, the name given or ``undetermined``, and why."""
+        names = [str(name) for name in self.group["mechanism"].values]
+        table = pd.DataFrame(
+            self.group["probability"].values,
+            columns=names,
+            index=pd.RangeIndex(self.group.sizes["state"], name="state"),
+        )
+        table["reference"] = self.group["reference"].values
+        verdicts = [self._verdict(state) for state in range(len(table))]
+        table["named_mechanism"] = [name for name, _ in verdicts]
+        table["reason"] = [reason for _, reason in verdicts]
+        return table
+
+    def reference_state(self) -> int:
+        """Return the state that is most probably the neutral exciton."""
+        return int(np.argmax(self.group["reference"].values))
+
+    def _verdict(self, state: int) -> tuple[str, str]:
+        """Name of the mechanism of a state, or ``undetermined`` and the reason."""
+        if state == self.reference_state():
+            return "reference", ""
+        shares = self.group["probability"].values[state]
+        names = self.group["mechanism"].values
+        order = np.argsort(-shares)
+        name, most = str(names[order[0]]), float(shares[order[0]])
+        sd = float(self.group["broad_log_radiative_ratio_sd"].values[state])
+        hidden = float(self.group["lifetime_over_response"].values[state])
+        vague = not sd <= _KNOWN_LOG_R and name in _NEEDS_LIFETIME
+        if most > _SURE and not vague:
+            return name, ""
+        reasons = []
+        if most <= _SURE:
+            likely = [f"{names[k]} {shares[k]:.2f}" for k in order if shares[k] >= _CLOSE]
+            reasons.append("the data allow " + ", ".join(likely or [f"{name} {most:.2f}"]))
+        if vague:
+            known = f"to a factor of {np.exp(sd):.2g}" if np.isfinite(sd) else "not at all"
+            reasons.append(f"its radiative rate is known {known}")
+        if hidden < _HIDDEN:
+            reasons.append(
+                f"its lifetime, {hidden:.2g} of the width of the response, is hidden by that"
+            )
+        return UNDETERMINED, "; ".join(reasons)
+
+    def draws_of_states(self) -> pd.DataFrame:
+        """Interval of each quantity of each state, given the mechanism that it belongs to."""
+        rows = []
+        quantities = {
+            "auger_rate_per_ns": "auger",
+            "radiative_scaling": "auger",
+            "hot_carrier_yield": "hot_carrier",
+            "centre_rate_per_ns": "nbc",
+            "charged_share": "unresolved_charging",
+        }
+        for state in range(self.group.sizes["state"]):
+            for quantity, mechanism in quantities.items():
+                if quantity not in self.group:
+                    continue
+                share = float(self.group["probability"].sel(mechanism=mechanism).values[state])
+                if share >= _TAKES_PART:
+                    found = interval(self.group[quantity].values[:, state])
+                    rows.append({
+                        "state": state, "mechanism": mechanism, "probability": share,
+                        "quantity": quantity, **found,
+                    })  # fmt: skip
+        columns = ["state", "mechanism", "probability", "quantity", "mean", "sd", "q05", "q95"]
+        return pd.DataFrame(rows, columns=columns)
+
+    @property
+    def auger_rate_per_ns(self) -> dict[str, float] | None:
+        """Auger rate of the state that is most probably a trion, if it is one; None without."""
+        if "auger_rate_per_ns" not in self.group:
+            return None
+        share = self.group["probability"].sel(mechanism="auger").values
+        state = int(np.argmax(share))
+        if share[state] < _TAKES_PART:
+            return None
+        return interval(self.group["auger_rate_per_ns"].values[:, state])
+
+    @property
+    def loss_budget(self) -> dict[str, dict[str, float]] | None:
+        """Share of the lost photons by mechanism; None where nothing is lost."""
+        if "loss_share" not in self.group:
+            return None
+        shares = self.group["loss_share"].values
+        if not np.isfinite(shares).any():
+            return None
+        names = self.group["mechanism"].values
+        return {str(name): interval(shares[:, k]) for k, name in enumerate(names)}
+
+    def summary_of_state(self, state: int) -> dict[str, Any]:
+        """Return the keys of a state in the summary."""
+        is_reference = state == self.reference_state()
+        name, reason = self._verdict(state)
+        names = [str(name) for name in self.group["mechanism"].values]
+        shares = self.group["probability"].values[state].astype(float).tolist()
+        return {
+            "mechanism": None if is_reference else dict(zip(names, shares, strict=True)),
+            "named_mechanism": None if is_reference else name,
+            "reference": is_reference,
+            "reference_probability": float(self.group["reference"].values[state]),
+            "reason": reason or None,
+        }

@@ -1,0 +1,137 @@
+"""Densities of the mechanisms over brightness and lifetime, compiled.
+
+u is the log of the brightness of a state over that of the reference, v that of its lifetime. The
+priors are one array: `pncbayes.physics.mechanisms.MechanismPriors.packed`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = [
+    "AUGER", "BACKGROUND", "HOT_CARRIER", "NBC", "N_LABELS", "OTHER", "UNRESOLVED", "U_HIGH",
+    "U_LOW", "V_HIGH", "V_LOW", "charging_share", "log_prior_given_brightness", "log_weight",
+    "norm_of_weights",
+]  # fmt: skip
+
+Array = NDArray[np.float64]
+
+AUGER, HOT_CARRIER, NBC, UNRESOLVED, BACKGROUND, OTHER = range(6)
+N_LABELS = 6
+# the plane: brightness and lifetime over those of the reference
+U_LOW, U_HIGH = math.log(0.003), math.log(3.0)
+V_LOW, V_HIGH = math.log(0.001), math.log(1.5)
+_OTHER_LOW = math.log(0.005)
+# a state that is charged longer than this is a charged state
+_MOST_CHARGED = 0.9
+_NORM_STEP = 0.02
+_NEVER = -1e300
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _log_normal_density(x: float, sd: float) -> float:
+    return -0.5 * (x / sd) ** 2 - math.log(sd) - 0.9189385332046727
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _log_below(x: float) -> float:
+    """Log of the probability that a standard normal number is below x."""
+    if x > -30.0:
+        return math.log(0.5 * math.erfc(-x * 0.7071067811865476))
+    return -0.5 * x * x - math.log(-x) - 0.9189385332046727
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def log_prior_given_brightness(label: int, u: float, v: float, prior: Array) -> float:
+    """Log density of v given u; for Auger, times the probability that its rate is positive."""
+    slack = prior[0]
+    if label == HOT_CARRIER:
+        return _log_normal_density(v, slack)
+    if label == NBC:
+        return _log_normal_density(u - v, slack)
+    if label == AUGER:
+        log_r = u - v
+        sd = math.sqrt(prior[2] ** 2 + slack**2)
+        # the extra rate that the lifetime shows has to hold the faster radiation: an Auger rate
+        # of 0 or more needs a quantum yield of the exciton of at most this
+        ratio, scaling = math.exp(-v) - 1.0, math.exp(log_r) - 1.0
+        most = 1.0 if ratio > scaling else (ratio / scaling if ratio > 0.0 else 0.0)
+        if scaling <= 0.0:
+            most = 1.0 if ratio > 0.0 else 0.0
+        allowed = (most - prior[3]) / (prior[4] - prior[3])
+        if allowed <= 0.0:
+            return _NEVER
+        density = _log_normal_density(log_r - math.log(prior[1]), sd)
+        return density + (math.log(allowed) if allowed < 1.0 else 0.0)
+    if label == OTHER:
+        return -math.log(V_HIGH - _OTHER_LOW) if v >= _OTHER_LOW else _NEVER
+    return _NEVER
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def charging_share(u: float, v: float, scaling: float) -> float:
+    """Share of the time in which a state is charged that is as bright as u says; 0 if it cannot.
+
+    The charged dot is a trion of lifetime v and brightness `scaling` times that.
+    """
+    bright, trion = math.exp(u), scaling * math.exp(v)
+    if not (trion < bright < 1.0 and v >= _OTHER_LOW):
+        return 0.0
+    share = (1.0 - bright) / (1.0 - trion)
+    return share if share < _MOST_CHARGED else 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _raw_weight(label: int, u: float, prior: Array) -> float:
+    """Log weight of a mechanism at a brightness, before they are made to add up to 1."""
+    slack = prior[0]
+    value = math.log(prior[5 + label])
+    if label == HOT_CARRIER or label == NBC:
+        # both lose light: brighter than the reference they are only by the slack
+        value += _log_below(-u / slack)
+    if label == UNRESOLVED and charging_share(u, _OTHER_LOW, prior[1]) <= 0.0:
+        return _NEVER
+    return value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def norm_of_weights(prior: Array) -> Array:
+    """Log of the sum of the weights of all mechanisms but the background, on a grid of u."""
+    size = int((U_HIGH - U_LOW) / _NORM_STEP) + 2
+    out = np.empty(size)
+    for i in range(size):
+        u, total = U_LOW + i * _NORM_STEP, 0.0
+        for label in range(N_LABELS):
+            if label == BACKGROUND:
+                continue
+            share = 1.0
+            if label == AUGER:
+                share, v = 0.0, V_LOW
+                while v < V_HIGH:
+                    share += 0.02 * math.exp(log_prior_given_brightness(AUGER, u, v, prior))
+                    v += 0.02
+            total += share * math.exp(_raw_weight(label, u, prior))
+        out[i] = math.log(total)
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def log_weight(label: int, u: float, prior: Array, log_norm: Array) -> float:
+    """Log probability of a mechanism before the decay is seen, given the brightness.
+
+    Brightness has the same prior for all mechanisms, else that prior would choose between them.
+    """
+    total = 0.0
+    for other in range(N_LABELS):
+        total += prior[5 + other]
+    background = prior[5 + BACKGROUND] / total
+    if label == BACKGROUND:
+        return math.log(background)
+    place = min(max((u - U_LOW) / _NORM_STEP, 0.0), log_norm.size - 1.001)
+    low = int(place)
+    norm: float = log_norm[low] + (place - low) * (log_norm[low + 1] - log_norm[low])
+    return _raw_weight(label, u, prior) - norm + math.log1p(-background)

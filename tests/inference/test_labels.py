@@ -1,0 +1,240 @@
+"""Mechanisms of states: their evidence against plain integration, and simulated dots."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+from scipy.special import gammaln, logsumexp
+
+import pncbayes as pnc
+from pncbayes.inference.label_kernels import MOST_NODES, state_evidence
+from pncbayes.inference.shared_kernels import CONCENTRATION, _prepare, unpack
+from pncbayes.physics.mechanism_kernels import (
+    AUGER,
+    BACKGROUND,
+    HOT_CARRIER,
+    N_LABELS,
+    NBC,
+    OTHER,
+    U_HIGH,
+    U_LOW,
+    UNRESOLVED,
+    V_HIGH,
+    V_LOW,
+    charging_share,
+    log_prior_given_brightness,
+    log_weight,
+)
+from pncbayes.physics.mechanisms import MECHANISMS, MechanismPriors
+from pncbayes.physics.presets import preset
+from pncbayes.physics.simulate import simulate
+from pncbayes.physics.tied_decay import DecayTable, decay_table
+from pncbayes.physics.tied_kernels import quenched_shares
+
+
+@functools.cache
+def simulated(name: str):
+    photons = simulate(preset(name).settings, random_seed=3).photons
+    return pnc.bin_photons(photons, 0.01, response=0.15 / 2.3548)
+
+
+@functools.cache
+def table() -> DecayTable:
+    return decay_table(simulated("auger"))
+
+
+POINT = np.array([np.log(5000.0), np.log(6.0), 0.8, 0.2, np.log(8.0), np.log(150.0), 7.0, 0.1])
+
+
+def expected_counts(brightness: float, lifetime: float, seconds: float) -> np.ndarray:
+    """Photons of a state whose decay is the tied one."""
+    made = prepared()
+    shares = np.empty(made["whole"].size)
+    quenched_shares(
+        made["amplitudes"], made["rates"], lifetime, made["table"], table().log_start,
+        table().log_step, shares,
+    )  # fmt: skip
+    return seconds * (np.exp(POINT[0]) * brightness * shares + made["flat"])
+
+
+@functools.cache
+def prepared() -> dict[str, np.ndarray]:
+    own = table()
+    n_gates = own.background.size
+    made = {
+        "table": np.empty_like(own.shares[0]), "flat": np.empty(n_gates),
+        "whole": np.empty(n_gates), "coarse": np.empty((49, n_gates)),
+        "amplitudes": np.empty(2), "rates": np.empty(2),
+    }  # fmt: skip
+    _prepare(
+        POINT, own.shares, own.scatter, own.background, own.log_start, own.log_step,
+        made["table"], made["flat"], made["whole"], made["coarse"], made["amplitudes"],
+        made["rates"],
+    )  # fmt: skip
+    return made
+
+
+def log_likelihood(photons: np.ndarray, seconds: float, rate: np.ndarray) -> float:
+    """Poisson total, and gates as a Dirichlet-multinomial, without the constants of the photons."""
+    total, concentration = rate.sum(), np.exp(POINT[CONCENTRATION])
+    weight = concentration * rate / total
+    return float(
+        photons.sum() * np.log(total) - total * seconds
+        + gammaln(concentration) - gammaln(concentration + photons.sum())
+        + (gammaln(weight + photons) - gammaln(weight)).sum()
+    )  # fmt: skip
+
+
+def integrated(photons: np.ndarray, seconds: float) -> np.ndarray:
+    """Log evidence of each mechanism, by a fine grid over the plane."""
+    made, prior, norm = prepared(), *MechanismPriors().packed()
+    bright, du, dv = np.exp(POINT[0]), 0.01, 0.01
+    u, v = np.arange(U_LOW + du / 2, U_HIGH, du), np.arange(V_LOW, V_HIGH, dv)
+    values = np.full((N_LABELS, u.size, v.size), -np.inf)
+    shares = np.empty((v.size, made["whole"].size))
+    for j, one in enumerate(v):
+        quenched_shares(
+            made["amplitudes"], made["rates"], np.exp(one), made["table"], table().log_start,
+            table().log_step, shares[j],
+        )  # fmt: skip
+    for i, own in enumerate(u):
+        rough = bright * np.exp(own) * made["whole"] + made["flat"]
+        away = photons.sum() - seconds * rough.sum()
+        if away**2 > 60.0 * (photons.sum() + 1.0):
+            continue
+        charged = [charging_share(own, one, prior[1]) for one in v]
+        n_charged = np.count_nonzero(charged)
+        for j, one in enumerate(v):
+            rate = bright * np.exp(own) * shares[j] + made["flat"]
+            plain = log_likelihood(photons, seconds, rate)
+            for label in (AUGER, HOT_CARRIER, NBC, OTHER):
+                density = log_prior_given_brightness(label, own, one, prior)
+                weight = log_weight(label, own, prior, norm)
+                values[label, i, j] = plain + density + weight + np.log(dv)
+            if charged[j]:
+                c = charged[j]
+                mixed = (1 - c) * made["whole"] + c * prior[1] * np.exp(one) * shares[j]
+                values[UNRESOLVED, i, j] = (
+                    log_likelihood(photons, seconds, bright * mixed + made["flat"])
+                    + log_weight(UNRESOLVED, own, prior, norm) - np.log(n_charged)
+                )  # fmt: skip
+    found = logsumexp(values, axis=(1, 2)) + np.log(du) - np.log(U_HIGH - U_LOW)
+    found[BACKGROUND] = log_likelihood(photons, seconds, made["flat"]) + log_weight(
+        BACKGROUND, 0.0, prior, norm
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("brightness", "lifetime", "seconds"),
+    [
+        (0.2, 0.1, 1.0),
+        (0.2, 0.2, 0.2),
+        (0.4, 1.0, 3.0),
+        (1.0, 0.5, 0.5),
+        (0.02, 0.01, 2.0),
+        (0.0, 1.0, 1.5),
+        (0.55, 0.95, 1.0),
+    ],
+)
+def test_evidence_of_mechanisms_is_the_integral(
+    brightness: float, lifetime: float, seconds: float
+) -> None:
+    made, prior, norm = prepared(), *MechanismPriors().packed()
+    rng = np.random.default_rng(7)
+    photons = rng.poisson(expected_counts(brightness, lifetime, seconds)).astype(float)
+    found, nodes = np.empty(N_LABELS), np.empty((MOST_NODES, 3))
+    state_evidence(
+        photons, seconds, made["flat"], np.exp(POINT[0]), np.exp(POINT[CONCENTRATION]),
+        made["amplitudes"], made["rates"], made["table"], table().log_start, table().log_step,
+        made["whole"], made["coarse"], prior, norm, nodes, found,
+    )  # fmt: skip
+    expected = integrated(photons, seconds)
+    # what is far below the best does not matter
+    matters = expected > expected.max() - 8.0
+    np.testing.assert_allclose(
+        found[UNRESOLVED] if matters[UNRESOLVED] else 0.0,
+        expected[UNRESOLVED] if matters[UNRESOLVED] else 0.0,
+        atol=0.3,  # its nodes over the lifetime of the trion are coarse
+    )
+    matters[UNRESOLVED] = False
+    np.testing.assert_allclose(found[matters], expected[matters], atol=0.05)
+    far = expected < expected.max() - 8.0
+    assert (found[far] < expected.max() - 6.0).all()
+
+
+def test_reference_decay_has_its_mean_lifetime() -> None:
+    amplitudes, rates = np.empty(2), np.empty(2)
+    for spread in (-1.3, 0.0, 2.0):
+        point = POINT.copy()
+        point[2] = spread
+        unpack(point, amplitudes, rates)
+        assert (amplitudes / rates).sum() == pytest.approx(6.0)
+        assert amplitudes.sum() == pytest.approx(1.0)
+        assert rates[0] / rates[1] == pytest.approx(np.exp(abs(spread)))
+
+
+@functools.cache
+def fitted(name: str) -> pnc.Fit:
+    return pnc.fit(simulated(name), max_states=4, random_seed=1, progressbar=False)
+
+
+NAMED = {
+    "auger": ["reference", "auger"],
+    "hot_carrier": ["reference", "hot_carrier"],
+    "nbc": ["reference", "nbc"],
+    "mixed": ["reference", "auger", "hot_carrier"],
+    "demo": ["reference", "auger", "background"],
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_simulated_mechanisms_are_named(name: str) -> None:
+    fit = fitted(name)
+    table = fit.state_mechanisms
+    assert sorted(table["named_mechanism"]) == sorted(NAMED[name])
+    assert table["named_mechanism"].iloc[0] == "reference"
+    chosen = table[list(MECHANISMS)].sum(axis=1) + table["reference"]
+    np.testing.assert_allclose(chosen, 1.0, atol=1e-6)
+    for mechanism, share in fit.mechanisms.items():
+        assert share > 0.8 if mechanism in NAMED[name] else share < 0.2
+
+
+def test_silent_trion_is_found_by_its_lifetime_alone() -> None:
+    """Two equally bright states: intensity alone says nothing."""
+    fit = fitted("silent")
+    assert fit.n_states[2] > 0.9
+    assert sorted(fit.state_mechanisms["named_mechanism"]) == ["auger", "reference"]
+    slower = int(fit.states["lifetime_ns_mean"].idxmax())
+    assert fit.state_mechanisms["named_mechanism"].iloc[slower] == "reference"
+
+
+def test_rates_and_losses_are_those_of_the_simulation() -> None:
+    fit = fitted("auger")
+    # g = 0.1 and t_X = 6 ns: (9 - (m - 1) Q) / 6 for any m and Q that the prior allows
+    rate = fit.auger_rate_per_ns
+    assert 1.25 < rate["q05"] < rate["q95"] < 1.50
+    assert fit.loss_budget["auger"]["mean"] > 0.8
+    assert sum(part["mean"] for part in fit.loss_budget.values()) == pytest.approx(1.0)
+    hot = fitted("hot_carrier").mechanism_rates.set_index("quantity").loc["hot_carrier_yield"]
+    assert hot["q05"] < 0.252
+    assert hot["q95"] > 0.248
+    centre = fitted("nbc").mechanism_rates.set_index("quantity").loc["centre_rate_per_ns"]
+    assert centre["q05"] < 0.505
+    assert centre["q95"] > 0.495
+    samples = fit.tree["mechanisms"]["exciton_lifetime_ns"].values
+    assert abs(samples.mean() - 6.0) < 4 * samples.std() + 0.02
+
+
+def test_nothing_is_said_of_mechanisms_without_delays() -> None:
+    camera = pnc.camera_trace(
+        np.random.default_rng(1).poisson(100.0, 400).astype(float), 0.05,
+        gain=1.0, offset=0.0, read_noise=0.1, excess_factor=1.0,
+    )  # fmt: skip
+    fit = pnc.fit(camera, max_states=2, random_seed=1, progressbar=False)
+    assert fit.mechanisms is None
+    assert fit.state_mechanisms is None
+    assert fit.loss_budget is None
+    assert fit.summary()["states"][0]["mechanism"] is None

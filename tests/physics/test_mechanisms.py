@@ -1,0 +1,197 @@
+"""Mechanisms: where they lie, what they leave open, and decays that are tied to the exciton's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.integrate
+import xarray as xr
+
+from pncbayes.physics.convolution import (
+    GaussianResponse,
+    exponential_gate_probability,
+    scatter_gate_probability,
+)
+from pncbayes.physics.decay import gate_probability
+from pncbayes.physics.mechanism_kernels import (
+    AUGER,
+    BACKGROUND,
+    HOT_CARRIER,
+    N_LABELS,
+    NBC,
+    OTHER,
+    U_HIGH,
+    U_LOW,
+    UNRESOLVED,
+    V_HIGH,
+    V_LOW,
+    charging_share,
+    log_prior_given_brightness,
+    log_weight,
+)
+from pncbayes.physics.mechanisms import (
+    MECHANISMS,
+    MechanismPriors,
+    auger_rate_per_ns,
+    charging_shares,
+    radiative_scaling,
+)
+from pncbayes.physics.tied_decay import decay_table
+from pncbayes.physics.tied_kernels import extra_rate
+
+PERIOD_NS = 100.0
+EDGES_NS = np.concatenate([[0.0, 4.0], 4.0 + np.geomspace(0.3, 96.0, 23)])
+RESPONSE = GaussianResponse(5.0, 0.08)
+PRIORS = MechanismPriors()
+
+
+def trace(response: GaussianResponse = RESPONSE) -> xr.Dataset:
+    tick_ns = 0.016
+    ticks = np.arange(round(PERIOD_NS / tick_ns)) * tick_ns
+    weight = np.exp(-0.5 * ((ticks + tick_ns / 2 - response.center_ns) / response.sd_ns) ** 2)
+    return xr.Dataset(
+        {
+            "counts": (("time", "gate"), np.ones((3, EDGES_NS.size - 1))),
+            "gate_start_ns": ("gate", EDGES_NS[:-1]),
+            "gate_stop_ns": ("gate", EDGES_NS[1:]),
+            "background_gate_fraction": ("gate", np.diff(EDGES_NS) / PERIOD_NS),
+            "response": ("tick", weight / weight.sum()),
+        },
+        attrs={"period_ns": PERIOD_NS, "delay_tick_ns": tick_ns, "response_source": "given"},
+    )
+
+
+@pytest.mark.parametrize("ratio", [1e-3, 0.05, 0.5, 1.0, 1.4])
+@pytest.mark.parametrize("shares", [(1.0, 0.0), (0.5, 0.5), (0.999, 0.001)])
+def test_extra_rate_gives_the_lifetime_ratio(ratio: float, shares: tuple[float, float]) -> None:
+    amplitudes, rates = np.array(shares), np.array([2.0, 0.1])
+    x = extra_rate(amplitudes, rates, ratio)
+    assert (rates + x > 0)[amplitudes > 0].all()
+    found = (amplitudes / (rates + x)).sum() / (amplitudes / rates).sum()
+    assert found == pytest.approx(ratio, rel=1e-10)
+
+
+@pytest.mark.parametrize("ratio", [0.02, 0.3, 1.0, 1.3])
+def test_quenched_decay_is_the_exact_one(ratio: float) -> None:
+    table = decay_table(trace())
+    amplitudes, lifetimes = np.array([0.4, 0.6]), np.array([2.0, 9.0])
+    x = extra_rate(amplitudes, 1.0 / lifetimes, ratio)
+    faster = 1.0 / (1.0 / lifetimes + x)
+    expected = gate_probability(faster, amplitudes, EDGES_NS, RESPONSE, PERIOD_NS)
+    found = table.quenched(amplitudes, lifetimes, ratio)
+    # the response of the trace is a histogram: flat inside its ticks
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+    assert found.sum() == pytest.approx(1.0, abs=1e-9)
+
+
+def test_table_follows_shifts_of_the_response() -> None:
+    from pncbayes.physics.tied_kernels import blend_tables
+
+    table = decay_table(trace())
+    shift = 0.6
+    shares = np.empty_like(table.shares[0])
+    blend_tables(table.shares, shift, shares)
+    later = GaussianResponse(RESPONSE.center_ns + shift * table.shift_step_ns, RESPONSE.sd_ns)
+    logs = table.log_start + np.arange(len(shares)) * table.log_step
+    expected = exponential_gate_probability(np.exp(-logs), EDGES_NS, later, PERIOD_NS)
+    unshifted = exponential_gate_probability(np.exp(-logs), EDGES_NS, RESPONSE, PERIOD_NS)
+    assert np.abs(expected - unshifted).max() > 0.03
+    np.testing.assert_allclose(shares, expected, atol=3e-3)
+    np.testing.assert_allclose(
+        table.scatter[1], scatter_gate_probability(EDGES_NS, RESPONSE, PERIOD_NS), atol=2e-3
+    )
+
+
+@pytest.mark.parametrize("log_brightness", [-3.0, -1.0, -0.3, 0.0])
+def test_each_mechanism_has_one_density_of_the_lifetime(log_brightness: float) -> None:
+    prior, _ = PRIORS.packed()
+    for label in (HOT_CARRIER, NBC, OTHER):
+        area, _ = scipy.integrate.quad(
+            lambda v, label=label: np.exp(
+                log_prior_given_brightness(label, log_brightness, v, prior)
+            ),
+            V_LOW, V_HIGH, points=[0.0, log_brightness], limit=200,
+        )  # fmt: skip
+        assert area == pytest.approx(1.0, abs=2e-3)
+
+
+def test_densities_peak_where_the_physics_says() -> None:
+    prior, _ = PRIORS.packed()
+    u = np.log(0.3)
+    v = np.linspace(V_LOW, V_HIGH, 4001)
+
+    def top(label: int) -> float:
+        return float(v[np.argmax([log_prior_given_brightness(label, u, x, prior) for x in v])])
+
+    assert top(HOT_CARRIER) == pytest.approx(0.0, abs=0.01)
+    assert top(NBC) == pytest.approx(u, abs=0.01)
+    assert top(AUGER) == pytest.approx(u - np.log(2.0), abs=0.01)
+
+
+def test_no_trion_without_room_for_its_faster_radiation() -> None:
+    prior, _ = PRIORS.packed()
+    # twice the radiative rate and nine tenths of the lifetime: a yield of 0.11 at most
+    assert log_prior_given_brightness(AUGER, np.log(1.8), np.log(0.9), prior) < -1e6
+    # a trion without Auger loss is as bright as the exciton and half as long
+    silent = log_prior_given_brightness(AUGER, 0.0, np.log(0.5), prior)
+    assert silent > log_prior_given_brightness(OTHER, 0.0, np.log(0.5), prior)
+
+
+@pytest.mark.parametrize("log_brightness", np.linspace(U_LOW, U_HIGH, 7))
+def test_weights_add_up_at_every_brightness(log_brightness: float) -> None:
+    prior, norm = PRIORS.packed()
+    total = 0.0
+    for label in range(N_LABELS):
+        weight = np.exp(log_weight(label, log_brightness, prior, norm))
+        if label == AUGER:
+            v = np.arange(V_LOW, V_HIGH, 0.002)
+            weight *= 0.002 * sum(
+                np.exp(log_prior_given_brightness(AUGER, log_brightness, x, prior)) for x in v
+            )
+        total += weight
+    assert total == pytest.approx(1.0, abs=0.01)
+    assert np.exp(log_weight(BACKGROUND, log_brightness, prior, norm)) == pytest.approx(1 / 6)
+
+
+def test_charged_share_is_what_gives_the_brightness() -> None:
+    bright, trion, scaling = 0.6, 0.05, 2.0
+    c = charging_share(np.log(bright), np.log(trion), scaling)
+    assert 1.0 - c + c * scaling * trion == pytest.approx(bright)
+    # brighter than the exciton, or dimmer than the trion: no share gives that
+    assert charging_share(0.1, np.log(trion), scaling) == 0.0
+    assert charging_share(np.log(0.05), np.log(trion), scaling) == 0.0
+    np.testing.assert_allclose(
+        charging_shares(np.log([[bright, 1.2]]), np.log([[trion, trion]]), scaling), [[c, 0.0]]
+    )
+    prior, norm = PRIORS.packed()
+    assert log_weight(UNRESOLVED, np.log(0.05), prior, norm) < -1e6
+
+
+def test_auger_rate_is_what_made_the_trion() -> None:
+    """Trions drawn from the prior: the draws given f and g scatter around the rates behind them."""
+    rng = np.random.default_rng(5)
+    n = 4000
+    scaling = np.exp(np.log(2.0) + 0.2 * rng.standard_normal(n))
+    quantum_yield = rng.uniform(0.3, 1.0, n)
+    lifetime_ns = rng.uniform(3.0, 12.0, n)
+    rate = np.exp(rng.uniform(np.log(0.1), np.log(10.0), n))
+    g = 1.0 / (1.0 + (scaling - 1.0) * quantum_yield + rate * lifetime_ns)
+    exact = auger_rate_per_ns(
+        g, scaling, lifetime_ns, MechanismPriors(quantum_yield=(0.6499, 0.6501)), rng
+    )
+    expected = np.maximum((1 / g - 1 - (scaling - 1) * 0.65) / lifetime_ns, 0.0)
+    np.testing.assert_allclose(exact, expected, rtol=0.05, atol=1e-4)
+    found = auger_rate_per_ns(g, scaling, lifetime_ns, PRIORS, rng)
+    assert (found >= 0.0).all()
+    assert abs(np.mean(found - rate)) < 4.0 * np.std(found - rate) / np.sqrt(n) + 0.005
+    observed = np.log(scaling) + PRIORS.slack * rng.standard_normal(n)
+    drawn = np.log(radiative_scaling(observed, PRIORS, rng))
+    z = (drawn - np.log(scaling)) / np.sqrt(2.0 / (1 / 0.1**2 + 1 / 0.2**2))
+    assert abs(z.mean()) < 4.0 / np.sqrt(n)
+    assert z.std() == pytest.approx(1.0, abs=0.05)
+
+
+def test_numbers_of_the_kernels_are_the_names() -> None:
+    numbers = (AUGER, HOT_CARRIER, NBC, UNRESOLVED, BACKGROUND, OTHER)
+    assert [MECHANISMS[n] for n in numbers] == list(MECHANISMS)
+    assert len(MECHANISMS) == N_LABELS
