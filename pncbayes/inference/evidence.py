@@ -378,6 +378,9 @@ class _Estimate:
         starts = [posterior.unpack(mode.vector) for mode in self.modes]
         found = evidence_by_visits(surplus, starts, self.rng)
         if isinstance(found, Unsettled):
+            if not self._many_parameters():
+                # without delays the importance sampler goes on
+                return None
             means = [np.mean([n for n in one if n] or [1]) for one in found.unvisited]
             error = math.hypot(found.error, float(np.std(means) / np.mean(means)))
             return self._by_bridge(
