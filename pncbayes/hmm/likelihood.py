@@ -62,8 +62,8 @@ class Gradient:
     occupied_s: Array
 
 
-def choose_n_nodes(totals: Array, *, fewest: int = 4, most: int = 16) -> int:
-    """Quadrature nodes that resolve where in a bin a switch happened.
+def nodes_wanted(totals: Array) -> float:
+    """Quadrature nodes that would resolve where in a bin a switch happened.
 
     The likelihood as a function of the share of a bin has a width of about one over the square
     root of the counts times the contrast, so the number of nodes grows with the number of
@@ -71,7 +71,12 @@ def choose_n_nodes(totals: Array, *, fewest: int = 4, most: int = 16) -> int:
     """
     low, high = np.quantile(totals, [0.001, 0.999])
     distinguishable = 2.0 * (np.sqrt(max(high, 0.0)) - np.sqrt(max(low, 0.0)))
-    return int(np.clip(np.ceil(0.7 * distinguishable) + 3, fewest, most))
+    return float(np.ceil(0.7 * distinguishable) + 3)
+
+
+def choose_n_nodes(totals: Array, *, fewest: int = 4, most: int = 16) -> int:
+    """Quadrature nodes that are used: `nodes_wanted`, but within bounds."""
+    return int(np.clip(nodes_wanted(totals), fewest, most))
 
 
 class BinnedLikelihood:
@@ -138,8 +143,10 @@ class BinnedLikelihood:
             steps, parts = find_runs(row_of_bin, len(rows))
             self._data = (*self.emission.transposed(), steps, parts)
             self._grouped_steps = kernels.group_bins(steps, len(rows) + len(parts))
+        wanted = nodes_wanted(scaled)
         if n_nodes is None:
             n_nodes = choose_n_nodes(scaled, most=48 if self.n_gates == 1 else 16)
+        self.nodes_too_few = wanted / n_nodes
         self.nodes, self.node_weights = pair_nodes(n_nodes)
 
     @property

@@ -24,7 +24,7 @@ from pncbayes.inference.grid import choose_grid
 from pncbayes.inference.optimum import find_modes
 from pncbayes.inference.posterior import Posterior
 from pncbayes.inference.pymc_model import model_of
-from pncbayes.photons.binning import bin_photons, photons_of, rebin
+from pncbayes.photons.binning import bin_photons, merge_empty_gates, photons_of, rebin
 from pncbayes.photons.stream import Photons
 from pncbayes.physics.modelfile import ModelFile, load_model
 
@@ -130,6 +130,7 @@ def build(
     data = read_data(data, response)
     if isinstance(data, Photons):
         data = bin_photons(data, response=response)
+    data = merge_empty_gates(data)
     # held here: every step that bins anew would read the file again
     photons = photons_of(data)
     check_is_whole_recording(data, photons)

@@ -70,6 +70,8 @@ _MOST_RESTARTS = 4
 _SURPLUS = 6.0
 # starts among which those of chains are drawn, and error of a bridge that is of use
 _STARTS, _USABLE = 40, 0.3
+# nats by which a mode that Laplace's figure leaves out is above it, and the figure none
+_LEFT_OUT = 2.0
 # draws among which the highest is looked for
 _LOOKED_AT = 40
 
@@ -160,6 +162,7 @@ class _Estimate:
         self.best = modes[0]
         self.laplace = -np.inf
         self.watches = True
+        self.leaves_out = False
         self.surplus: NewState | None = None
         self.unvisited = -np.inf
         if base is not None and not posterior.has_excess:
@@ -240,7 +243,15 @@ class _Estimate:
                 some = [pairs[n] for n in held]
                 repeated = max(round(len(held) * n_modes / len(pairs)), 1)
                 value = laplace_sum(posterior, some, parts[held], repeated) + self.labels
+            left = [parts[n] for n in range(len(pairs)) if n not in held]
+            # a state that is visited, if hardly, is in neither of the two
+            self.leaves_out = max(left) + self.labels > max(value, self.unvisited) + _LEFT_OUT
         return float(np.logaddexp(value, self.unvisited))
+
+    @property
+    def _second_opinion(self) -> float:
+        """Laplace's figure where it is one of all that is known, else NaN."""
+        return np.nan if self.leaves_out else self.laplace
 
     def _by_importance(
         self, sampler: Mixture, n_adaptations: int, contested: bool
@@ -303,7 +314,7 @@ class _Estimate:
             self._look_around()
         return Evidence.from_draws(
             posterior, self.best, points, weights, found.log_mean, found.error, found.effective,
-            "bridge", self.laplace, self.rng, self.n_kept, self.chains,
+            "bridge", self._second_opinion, self.rng, self.n_kept, self.chains,
         )  # fmt: skip
 
     def _climb_from(self, points: Array) -> bool:
@@ -335,7 +346,7 @@ class _Estimate:
         return Evidence(
             posterior.n_states,
             importance if sampler.any_inside else self.laplace,
-            self.laplace,
+            self._second_opinion,
             importance,
             error if reliable else (max(1.0, error) if np.isfinite(error) else 25.0),
             weighed.pareto_k,

@@ -43,7 +43,7 @@ from pncbayes.inference.posterior import Parameters, Posterior
 from pncbayes.inference.results import Fit
 from pncbayes.inference.scan import probabilities, scan_n_states
 from pncbayes.inference.sensitivity import reweighted_probabilities
-from pncbayes.photons.binning import bin_photons, photons_of
+from pncbayes.photons.binning import bin_photons, merge_empty_gates, photons_of
 from pncbayes.photons.stream import Photons
 from pncbayes.physics.modelfile import ModelFile, load_model
 
@@ -192,7 +192,10 @@ def fit(
         mechanisms = mechanisms_group(
             evidences, probability, draws, likelihood, trace, spec, rng.spawn(1)[0], step
         )
-    judgement = judge(evidences, probability, (wide, narrow), p_values, grid, draws, stats)
+    judgement = judge(
+        evidences, probability, (wide, narrow), p_values, grid, draws, stats,
+        likelihood.nodes_too_few,
+    )  # fmt: skip
     # what casts doubt on the answer itself comes first
     notes = hum + judgement.texts + notes
     predictive = _add_gate_counts(predictive, trace, states)
@@ -228,12 +231,12 @@ def _trace(
                 f"`width_s` is {width_s} s but the trace has bins of {own} s; leave `width_s` "
                 "out, or give the photons"
             )
-        return data, list(json.loads(data.attrs.get("warnings", "[]")))
+        return merge_empty_gates(data), list(json.loads(data.attrs.get("warnings", "[]")))
     with python_warnings.catch_warnings():
         # they are kept in the trace and come back as warnings of the fit
         python_warnings.simplefilter("ignore", PncbayesWarning)
         trace = bin_photons(data, width_s, response=response)
-    return trace, list(json.loads(trace.attrs.get("warnings", "[]")))
+    return merge_empty_gates(trace), list(json.loads(trace.attrs.get("warnings", "[]")))
 
 
 def _best_point(evidence: Evidence, posterior: Posterior) -> Parameters:

@@ -28,6 +28,8 @@ _LEAST_ESS_OF_A_CHAIN = 100
 # Four short chains cannot show less; fewer draws than these make no interval.
 _MOST_R_HAT_OF_GIBBS = 1.1
 _LEAST_ESS = 20
+# Ratio of wanted to used nodes above which the likelihood loses tens of nats.
+_NODES_TOO_FEW = 2.5
 # Share of a frame below which the time without light collected matters.
 _FULL_EXPOSURE = 0.9
 _LOG_BAYES_FACTOR = 3.0
@@ -62,6 +64,7 @@ def judge(
     grid: Grid,
     draws: list[Parameters],
     stats: Mapping[str, Any],
+    nodes_too_few: float = 1.0,
 ) -> Judgement:
     """Hold a fit against its diagnostics.
 
@@ -79,6 +82,8 @@ def judge(
         Posterior draws of the most probable number of states, states in one order.
     stats
         What the sampler says of its draws.
+    nodes_too_few
+        Nodes wanted inside a bin over those used, of the likelihood.
 
     Returns
     -------
@@ -100,6 +105,12 @@ def judge(
         failures.append(
             f"switching is too fast for bins of {grid.width_s * 1e3:g} ms ({fastest:.2g} exits "
             "per bin): rates and the number of states may be off; use finer bins or the photons"
+        )
+    if evidences[best].n_states > 1 and nodes_too_few > _NODES_TOO_FEW:
+        failures.append(
+            f"bins of {grid.width_s * 1e3:g} ms hold so many counts that they tell when in a bin "
+            "a switch happened, more finely than the likelihood resolves: states may be invented; "
+            "use finer bins or the photons"
         )
     factor = stats.get("excess_noise_log_bayes_factor")
     if factor is None:

@@ -29,6 +29,8 @@ __all__ = [
 Array = NDArray[np.float64]
 
 _MOST_PERMUTATIONS = 24
+# states, at most, all of whose exchanges are summed over with excess noise
+_ALL_EXCHANGED = 4
 # bins that a state must hold, in the mean, for its parameters to be set by data
 _VISITED_BINS = 5.0
 
@@ -160,6 +162,9 @@ def exchanges(posterior: Posterior, component: Component) -> list[NDArray[np.int
         groups = [
             [k for k in range(n_states) if partner[k] == group] for group in sorted(set(partner))
         ]
+        if posterior.has_excess and n_states <= _ALL_EXCHANGED:
+            # tails and components added later reach copies that the top does not overlap
+            groups = [list(range(n_states))]
         if np.prod([float(math.factorial(len(group))) for group in groups]) <= _MOST_PERMUTATIONS:
             break
         reach *= 0.7

@@ -61,10 +61,14 @@ def model_of(
         rate = _rate(posterior, ordered, start_rate_per_s)
         gate_rate = rate[:, None]
         if n_gates > 1:
+            # at the middle of the prior all gates are alike and the slopes along the base exactly
+            # zero, which nutpie takes for an error; an initial value would do, but a model that
+            # has any cannot be conditioned (`pymc.observe`)
+            uneven = 1.0 + 1e-9 * np.linspace(-1.0, 1.0, n_gates)
             concentration = _log_normal("decay_concentration", spec.decay_concentration)
             base = pm.Dirichlet(
                 "base_gate_probability",
-                np.full(n_gates, spec.decay_base_concentration),
+                spec.decay_base_concentration * uneven,
                 dims="gate",
             )
             shape = pm.Dirichlet("gate_probability", concentration * base, dims=("state", "gate"))

@@ -289,7 +289,8 @@ class Fit:
         target = Path(path)
         aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
-            self.tree.to_netcdf(aside, engine="h5netcdf")
+            # in memory first: on a full disk the HDF5 library does not raise, it crashes
+            aside.write_bytes(self.tree.to_netcdf(engine="h5netcdf"))
             aside.replace(target)
         finally:
             aside.unlink(missing_ok=True)
@@ -308,6 +309,8 @@ def load(path: str | os.PathLike[str]) -> Fit:
     PhotonFileError
         If the file is not a saved fit.
     """
+    if not Path(path).is_file():
+        raise PhotonFileError(f"{path}: there is no such file; `Fit.save` writes one")
     try:
         with xr.open_datatree(path, engine="h5netcdf") as opened:
             tree = opened.load()

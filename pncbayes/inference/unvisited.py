@@ -204,6 +204,8 @@ class NewState:
         for n, new in enumerate(label):
             logs[n] += self.label_weights(np.insert(occupied_s[n], new, 0.0))[new]
         mean = float(log_sum_exp(logs) - np.log(n_draws)) + self.base.log_mean
+        # the first state is any of them: not the one that is not visited
+        mean += float(np.log((self.n_states - 1) / self.n_states))
         return mean + float(gammaln(self.n_states + 1))
 
     def _log_unvisited(self, points: Array, label: Index, occupied_s: Array) -> Array:

@@ -42,6 +42,8 @@ _RELABELLINGS = 3
 _LOOKED_AT = 8
 # Share of draws with all states visited that is small enough to do without a bridge.
 _SELDOM = 0.08
+# Draws of a chain, at least, whose figure is held against those of the others.
+_FEWEST_OF_A_CHAIN = 15
 # Log of the least share of a gate.
 _LEAST = -390.0
 
@@ -86,6 +88,7 @@ def evidence_if_visited(
         # what the density was made of must not judge it
         makers.extend(chain[: len(chain) // 2])
         judges.extend(chain[len(chain) // 2 :])
+    lengths = [len(chain) - len(chain) // 2 for chain in chains]
     if min(len(makers), len(judges)) < _FEWEST:
         return None
     reference = makers[0].gate_rate_per_s
@@ -118,6 +121,7 @@ def evidence_if_visited(
         return None
     effective = _effective(at_posterior)
     log_mean, error = bridge(at_posterior, at_density, effective)
+    error = max(error, _disagreement(at_posterior, lengths, at_density))
     together = np.vstack([[posterior.pack(draw) for draw in makers], judged])
     return VisitedPart(log_mean, error, effective, together)
 
@@ -312,6 +316,22 @@ def _log_gamma(logs: Array, shape_and_rate: Array) -> Array:
     shape, rate = shape_and_rate[:, 0], shape_and_rate[:, 1]
     constant = (shape * np.log(rate) - gammaln(shape)).sum(axis=1)
     return np.asarray(logs @ shape.T - np.exp(np.minimum(logs, 300.0)) @ rate.T + constant)
+
+
+def _disagreement(at_posterior: Array, lengths: list[int], at_density: Array) -> float:
+    """Standard error of the figure as the chains tell it, each by itself: they may not have mixed.
+
+    Chains of too few draws say nothing.
+    """
+    ends = np.cumsum(lengths)
+    figures = [
+        bridge(at_posterior[end - n : end], at_density, _effective(at_posterior[end - n : end]))[0]
+        for n, end in zip(lengths, ends, strict=True)
+        if n >= _FEWEST_OF_A_CHAIN
+    ]
+    if len(figures) < 2:
+        return 0.0
+    return float(np.std(figures, ddof=1) / np.sqrt(len(figures)))
 
 
 def _effective(values: Array) -> float:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import warnings
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from pncbayes.errors import PncbayesWarning
+from pncbayes.errors import PhotonFileError, PncbayesWarning
 from pncbayes.photons.background import Background, background_from_dark, estimate_background
 from pncbayes.photons.camera import camera_trace
 from pncbayes.photons.counting import Gating
+from pncbayes.photons.delays import delay_clock
 from pncbayes.photons.detectors import detector_shifts, pulse_occupancy
 from pncbayes.photons.gates import DEFAULT_GATES, choose_gates
 from pncbayes.photons.recall import photons_of, remember
@@ -26,6 +28,7 @@ __all__ = [
     "camera_trace",
     "choose_gates",
     "choose_width_s",
+    "merge_empty_gates",
     "photons_of",
     "rebin",
 ]
@@ -33,6 +36,10 @@ __all__ = [
 # More than this share of the record in the last, partial bin, or folded, is worth a warning.
 _MOST_DROPPED = 0.05
 _MOST_FOLDED = 0.001
+# More than this, and the period is wrong.
+_FAR_TOO_MANY_FOLDED = 0.5
+# Gates that are left when empty ones are merged: a lifetime takes three.
+_FEWEST_GATES = 4
 
 
 def bin_photons(
@@ -98,6 +105,7 @@ def bin_photons(
     width_s = choose_width_s(photons) if width_s is None else width_s
     n_bins = check_width(width_s, duration_s, photons)
     dropped_s = _dropped_s(duration_s, n_bins, width_s)
+    _check_period(photons)
     remember(photons)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", PncbayesWarning)
@@ -106,6 +114,8 @@ def bin_photons(
         counts, n_outside = gating.count(photons, float(width_s), n_bins)
         loaded = gating.response(photons, response)
         background = _background(photons, background_rate_per_s, shifts)
+        if background_rate_per_s is not None:
+            _check_background(background, photons, shifts)
         pulse_occupancy(photons)
         for text in _losses(photons, gating, duration_s, dropped_s):
             warnings.warn(text, PncbayesWarning, stacklevel=2)
@@ -169,6 +179,47 @@ def rebin(trace: xr.Dataset, width_s: float) -> xr.Dataset:
         "n_photons_outside_gates": n_outside,
     }
     return result
+
+
+def merge_empty_gates(trace: xr.Dataset) -> xr.Dataset:
+    """Merge every gate that holds no photon with the neighbour that holds fewer.
+
+    A gate without photons tells nothing of its own, but a model of free decays gives it a share as
+    small as you like, and the evidence gets long tails for nothing.
+
+    Parameters
+    ----------
+    trace
+        Made by `bin_photons`.
+
+    Returns
+    -------
+    xarray.Dataset
+        The same where every gate holds photons, or none does; four gates at least.
+    """
+    totals = trace["counts"].sum("time").to_numpy().astype(np.int64)
+    if totals.size < 2 or totals.all() or not totals.any():
+        return trace
+    groups = [[gate] for gate in range(totals.size)]
+    held = [int(n) for n in totals]
+    while 0 in held and len(held) > _FEWEST_GATES:
+        at = held.index(0)
+        beside = [k for k in (at - 1, at + 1) if 0 <= k < len(held)]
+        with_whom = min(beside, key=lambda k: held[k])
+        low, high = min(at, with_whom), max(at, with_whom)
+        groups[low : high + 1] = [groups[low] + groups[high]]
+        held[low : high + 1] = [held[low] + held[high]]
+    first = np.array([group[0] for group in groups])
+    last = np.array([group[-1] for group in groups])
+    merged = trace.isel(gate=first).assign_coords(
+        gate_stop_ns=("gate", trace["gate_stop_ns"].to_numpy()[last])
+    )
+    counts = np.add.reduceat(trace["counts"].to_numpy(), first, axis=1)
+    merged["counts"] = (("time", "gate"), counts.astype(trace["counts"].dtype))
+    if "background_gate_fraction" in trace:
+        share = np.add.reduceat(trace["background_gate_fraction"].to_numpy(), first)
+        merged["background_gate_fraction"] = ("gate", share)
+    return merged
 
 
 def _instrument(
@@ -235,13 +286,50 @@ def _background(
         return estimate_background(photons, shifts)
     if isinstance(given, Photons):
         return background_from_dark(given)
-    rate, sd = given if isinstance(given, tuple) else (given, 0.0)
+    pair = tuple(given) if isinstance(given, tuple | list) else (given, 0.0)
+    numbers = all(isinstance(one, Real) and not isinstance(one, bool) for one in pair)
+    rate, sd = pair if numbers and len(pair) == 2 else (np.nan, np.nan)
     if not (np.isfinite(rate) and rate >= 0 and np.isfinite(sd) and sd >= 0):
         raise ValueError(
-            "`background_rate_per_s` must be a rate >= 0 in counts per s, or (rate, standard "
-            f"deviation), got {given}"
+            "`background_rate_per_s` must be a rate >= 0 in counts per s, (rate, standard "
+            f"deviation), or Photons of a dark recording, got {given!r}"
         )
     return Background(float(rate), float(sd), float(rate + 1.645 * sd), "given")
+
+
+def _check_background(background: Background, photons: Photons, shifts: dict[int, int]) -> None:
+    """Refuse a given background above all the light, and warn of one above the dimmest."""
+    name, duration_s = photons.path or "photons", float(photons.duration_s or 0.0)
+    total = len(photons) / duration_s
+    lowest = background.rate_per_s - 3.0 * background.sd_per_s
+    if lowest > total + 3.0 * np.sqrt(len(photons) + 1.0) / duration_s:
+        raise PhotonFileError(
+            f"{name}: the background given, {background.rate_per_s:.6g} counts per s, is more than "
+            f"all its light, {total:.6g} per s; check its unit, or leave it out to have it inferred"
+        )
+    upper = estimate_background(photons, shifts).upper_per_s
+    if lowest > 1.2 * upper:
+        warnings.warn(
+            f"{name}: the background given, {background.rate_per_s:.6g} counts per s, is more than "
+            f"the dimmest part of the record or the floor of its delays allow, {upper:.4g} per s: "
+            "brightness and lifetimes of dim states will be wrong",
+            PncbayesWarning,
+            stacklevel=2,
+        )
+
+
+def _check_period(photons: Photons) -> None:
+    """Refuse a laser period that most delays exceed: it, or their unit, is wrong."""
+    clock = delay_clock(photons)
+    if clock is None or photons.delay_ticks is None:
+        return
+    late = float(np.mean(photons.delay_ticks >= clock.n_ticks))
+    if late > _FAR_TOO_MANY_FOLDED:
+        raise PhotonFileError(
+            f"{photons.path or 'photons'}: {100 * late:.0f} % of the delays are longer than the "
+            f"laser period of {clock.period_ns:.6g} ns; give the right `period_ns` "
+            "(`--period-ns`), or check the unit of the delays"
+        )
 
 
 def _losses(photons: Photons, gating: Gating, duration_s: float, dropped_s: float) -> list[str]:

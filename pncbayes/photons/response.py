@@ -28,6 +28,11 @@ __all__ = [
 
 # Clocks of data and response may differ by this much, relatively.
 _CLOCK_TOLERANCE = 1e-3
+# A response is at most this many of its widths away from the rise of the data, and as wide as
+# this many times that rise.
+_MOST_WIDTHS = 6.0
+# Share of a Gaussian within its width at half maximum.
+_WITHIN_HALF = 0.761
 _TEXT_ENDINGS = (".txt", ".dat", ".csv", ".asc", ".tsv")
 
 
@@ -279,21 +284,51 @@ def load_response(
     if isinstance(response, str | os.PathLike):
         path = os.fspath(response)
         if path.lower().endswith(_TEXT_ENDINGS):
-            weight = _read_text(path, clock)
-            return LoadedResponse(
-                _clean(_fit_length(weight, clock, path), path), f"measured: {path}"
-            )
+            weight = _clean(_fit_length(_read_text(path, clock), clock, path), path)
+            _check_belongs(weight, clock, histogram, path)
+            return LoadedResponse(weight, f"measured: {path}")
         from pncbayes.photons.formats import read
 
         response = read(path)
     if isinstance(response, Photons):
         label = response.path or "response"
-        weight = _histogram_of(response, clock, label, shift_ticks)
-        return LoadedResponse(_clean(weight, label), f"measured: {label}")
+        weight = _clean(_histogram_of(response, clock, label, shift_ticks), label)
+        _check_belongs(weight, clock, histogram, label)
+        return LoadedResponse(weight, f"measured: {label}")
     weight = np.asarray(response, dtype=np.float64)
-    return LoadedResponse(
-        _clean(_fit_length(weight, clock, "response"), "response"), "measured: array"
-    )
+    weight = _clean(_fit_length(weight, clock, "response"), "response")
+    _check_belongs(weight, clock, histogram, "response")
+    return LoadedResponse(weight, "measured: array")
+
+
+def _check_belongs(
+    weight: NDArray[np.float64], clock: DelayClock, histogram: NDArray[np.int64], label: str
+) -> None:
+    """Refuse a response that is far from the rise of the data, or wider than it can be."""
+    rise = fit_rise(histogram, clock)
+    if rise is None:
+        return
+    tick = clock.tick_ns
+    highest = np.sort(weight)[::-1]
+    width_ns = float(np.searchsorted(np.cumsum(highest), _WITHIN_HALF) + 1) * tick
+    angle = 2j * np.pi / weight.size
+    # of the core alone: tails and afterpulses are not where it is
+    core = np.where(weight >= 0.2 * highest[0], weight, 0.0)
+    middle_ns = np.angle(core @ np.exp(angle * (np.arange(weight.size) + 0.5)))
+    middle_ns *= clock.period_ns / (2.0 * np.pi)
+    apart_ns = (middle_ns - rise.center_ns + clock.period_ns / 2) % clock.period_ns
+    apart_ns -= clock.period_ns / 2
+    if width_ns > _MOST_WIDTHS * max(rise.width_ns, 2.0 * tick):
+        raise PhotonFileError(
+            f"{label}: no response of these data: it is {width_ns:.4g} ns wide, but they rise "
+            f"within {rise.width_ns:.4g} ns; a response is measured on scattered laser light, not "
+            "on the emitter"
+        )
+    if abs(apart_ns) > _MOST_WIDTHS * max(width_ns, rise.width_ns, 2.0 * tick):
+        raise PhotonFileError(
+            f"{label}: the response lies {apart_ns:.4g} ns from the rise of the data: another "
+            "delay setting or cable; shift its delays, or give the sd of a Gaussian in ns instead"
+        )
 
 
 def _gaussian_at_rise(
@@ -352,10 +387,18 @@ def _fit_length(counts: NDArray[np.float64], clock: DelayClock, label: str) -> N
 def _read_text(path: str, clock: DelayClock) -> NDArray[np.float64]:
     try:
         with open(path, encoding="utf-8") as file:
-            lines = [line.replace(",", " ").split() for line in file]
-        rows = [[float(word) for word in line[:2]] for line in lines if _is_numbers(line)]
+            lines = [line.replace(",", " ").replace(";", " ").split() for line in file]
     except (OSError, UnicodeDecodeError) as error:
         raise PhotonFileError(f"{path}: cannot be read as a text file ({error})") from error
+    numbers = [_is_numbers(line) for line in lines]
+    first = numbers.index(True) if any(numbers) else len(lines)
+    for number, (line, good) in enumerate(zip(lines, numbers, strict=True), 1):
+        if number > first and line and not good and not line[0].startswith("#"):
+            raise PhotonFileError(
+                f"{path}: line {number} of the response is no pair of numbers: "
+                f"{' '.join(line)[:40]!r}; repair or remove it"
+            )
+    rows = [[float(word) for word in line[:2]] for line in lines if _is_numbers(line)]
     table = np.array(rows, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] < 2:
         raise PhotonFileError(
@@ -364,8 +407,14 @@ def _read_text(path: str, clock: DelayClock) -> NDArray[np.float64]:
     step = float(np.median(np.diff(table[:, 0])))
     if abs(step / clock.tick_ns - 1.0) > _CLOCK_TOLERANCE:
         raise _other_clock(path, f"tick {step:.6g} ns, in the data {clock.tick_ns:.6g} ns")
-    before = round(table[0, 0] / clock.tick_ns)
-    return np.concatenate([np.zeros(max(0, before)), table[:, 1]])
+    # each row at its own delay: rows without counts may have been left out
+    tick = np.rint((table[:, 0] - table[0, 0]) / clock.tick_ns).astype(np.int64)
+    tick += max(round(table[0, 0] / clock.tick_ns), 0)
+    if np.any(np.diff(tick) < 1):
+        raise PhotonFileError(f"{path}: the delays of a response must increase from row to row")
+    counts = np.zeros(int(tick[-1]) + 1)
+    counts[tick] = table[:, 1]
+    return counts
 
 
 def _is_numbers(words: list[str]) -> bool:

@@ -73,7 +73,7 @@ class Photons:
 
     def __post_init__(self) -> None:
         name = self.path or "photons"
-        times = np.ascontiguousarray(self.time_ticks, dtype=np.int64)
+        times = _whole(self.time_ticks, "time_ticks", name, np.int64)
         if times.ndim != 1:
             raise PhotonFileError(f"{name}: `time_ticks` must have one dimension, got {times.ndim}")
         if not (np.isfinite(self.tick_s) and self.tick_s > 0):
@@ -118,7 +118,7 @@ class Photons:
         object.__setattr__(self, "duration_s", duration_s)
 
     def _check_delays(self, name: str, n_photons: int) -> None:
-        delays = np.ascontiguousarray(self.delay_ticks)
+        delays = _whole(self.delay_ticks, "delay_ticks", name, np.int64)
         if delays.shape != (n_photons,):
             raise PhotonFileError(f"{name}: {n_photons} arrival times but {delays.size} delays")
         if self.delay_tick_ns is None or not (
@@ -190,3 +190,19 @@ class Photons:
             detector=self.detector[keep],
             delay_ticks=None if self.delay_ticks is None else self.delay_ticks[keep],
         )
+
+
+def _whole(values: Any, what: str, name: str, kind: type[np.integer]) -> NDArray[Any]:
+    """Whole numbers as an array of a kind; refuse what has fractions, or is not a number."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iub" and array.size:
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise PhotonFileError(f"{name}: `{what}` must be whole numbers, got {array.dtype}")
+        if np.any(array != np.rint(array)):
+            raise PhotonFileError(
+                f"{name}: `{what}` must be whole numbers of ticks, but has fractions; divide times "
+                "by the length of a tick and round them"
+            )
+    return np.ascontiguousarray(array, dtype=None if array.dtype.kind in "iu" else kind).astype(
+        kind, copy=False
+    )

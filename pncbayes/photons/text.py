@@ -16,11 +16,18 @@ from pncbayes.errors import PhotonFileError
 from pncbayes.photons.counts import binned_trace, frames_trace
 from pncbayes.photons.payload import brief
 from pncbayes.photons.stream import Photons
-from pncbayes.photons.time_tags import Columns, TagUnits, photons_from_columns
+from pncbayes.photons.time_tags import (
+    TIME_UNITS_S,
+    Columns,
+    TagUnits,
+    photons_from_columns,
+)
 
 __all__ = ["is_text", "read_text"]
 
 _HEAD_BYTES = 65536
+# Relative difference between a width and the step of the times beside the counts.
+_STEP_TOLERANCE = 0.01
 
 
 def is_text(head: bytes) -> bool:
@@ -91,12 +98,19 @@ def read_text(
     table = {str(name).strip(): np.asarray(frame[name]) for name in frame.columns}
     try:
         if width_s is not None:
+            _check_times(path, table, width_s)
+            warnings += _open_end(path)
             return _warned(binned_trace(path, _counts(path, table, column), width_s), warnings)
         if frame_s is not None:
             counts = _counts(path, table, column)
             return _warned(frames_trace(path, counts, frame_s, camera), warnings)
         if any(value is not None for value in camera.values()):
             raise PhotonFileError(f"{path}: a camera trace needs its frame time, `frame_s`")
+        if columns is None and "counts" in table:
+            raise PhotonFileError(
+                f"{path}: has a column `counts`, as a trace has and time tags have not; give its "
+                "`width_s` (of a camera `frame_s`), or name the columns of time tags with `columns`"
+            )
         units = TagUnits(tick_s, delay_tick_ns, period_ns, duration_s)
         return photons_from_columns(
             path, table, units, columns, record_type="text", warnings=warnings
@@ -108,6 +122,29 @@ def read_text(
             f"{error}; the last line lacks values, as where a file was cut short: "
             "`salvage=True` (`--salvage`) leaves it out"
         ) from error
+
+
+def _check_times(path: Path, table: dict[str, NDArray[Any]], width_s: float) -> None:
+    """Refuse a width of bins that is not the step of the times beside the counts."""
+    for name, unit_s in TIME_UNITS_S.items():
+        times = table.get(f"time_{name}")
+        if times is None or times.dtype.kind not in "iuf" or times.size < 2:
+            continue
+        step_s = float(np.median(np.diff(times))) * unit_s
+        if step_s > 0 and abs(step_s / width_s - 1.0) > _STEP_TOLERANCE:
+            raise PhotonFileError(
+                f"{path}: the times in `time_{name}` step by {step_s:.6g} s, but `width_s` is "
+                f"{width_s} s; give the step"
+            )
+
+
+def _open_end(path: Path) -> list[str]:
+    """Say where the last line does not end: its number may be a part of one."""
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        if file.read(1) in b"\r\n":
+            return []
+    return ["the file ends within a line: if it was cut short, its last number is too small"]
 
 
 def _warned(trace: xr.Dataset, warnings: list[str]) -> xr.Dataset:

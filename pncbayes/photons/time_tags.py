@@ -19,15 +19,22 @@ from pncbayes.errors import PhotonFileError
 from pncbayes.photons.payload import brief, late_delays
 from pncbayes.photons.stream import Photons
 
-__all__ = ["PARQUET_KEY", "TagUnits", "photons_from_columns", "read_npz", "read_parquet"]
+__all__ = [
+    "PARQUET_KEY",
+    "TIME_UNITS_S",
+    "TagUnits",
+    "photons_from_columns",
+    "read_npz",
+    "read_parquet",
+]
 
 # Key of the schema metadata in which our own Parquet files keep their units, as JSON.
 PARQUET_KEY = b"pncbayes"
 Columns = Mapping[str, str] | Sequence[str] | None
 
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "ps": 1e-12}
-_TIME_NAMES = ("time_ticks", *(f"time_{unit}" for unit in _SECONDS))
-_DELAY_NAMES = ("delay_ticks", *(f"delay_{unit}" for unit in _SECONDS))
+TIME_UNITS_S = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "ps": 1e-12}
+_TIME_NAMES = ("time_ticks", *(f"time_{unit}" for unit in TIME_UNITS_S))
+_DELAY_NAMES = ("delay_ticks", *(f"delay_{unit}" for unit in TIME_UNITS_S))
 _KNOWN_NAMES = (*_TIME_NAMES, *_DELAY_NAMES, "detector")
 # Fractional times are kept to the picosecond, finer than any instrument records.
 _FRACTION_TICK_S = 1e-12
@@ -108,6 +115,11 @@ def photons_from_columns(
         delays = delays.astype(np.int32)
         if units.period_ns is not None:
             late = late_delays(delays, delay_tick_ns, units.period_ns)
+    elif units.delay_tick_ns is not None:
+        raise PhotonFileError(
+            f"{path}: `delay_tick_ns` was given, but there is no column of delays among "
+            f"{', '.join(map(repr, table))}; name it `delay_ticks` with `columns`"
+        )
     detector = named.get("detector")
     if detector is not None:
         detector, _ = _ticks(path, detector, "detector", 1.0, "", 1.0, is_plain=True)
@@ -172,9 +184,11 @@ def _ticks(
     """Integer ticks of a column and the length of a tick, in units of 1 / `per_second` s."""
     values = np.asarray(values)
     if values.dtype.kind in "OUS" and values.ndim == 1:
+        row = next((n for n, one in enumerate(values) if not _is_number(one)), 0)
         raise PhotonFileError(
-            f"{path}: column `{name}` must hold numbers, but holds text, first {values[0]!r}; "
-            "remove those rows, or name another column with `columns`"
+            f"{path}: column `{name}` must hold numbers, but holds text, first in row {row + 1}: "
+            f"{str(values[row])[:40]!r}; repair it (decimals take a point), or name another "
+            "column with `columns`"
         )
     if values.dtype.kind not in "iuf" or values.ndim != 1:
         raise PhotonFileError(
@@ -197,7 +211,7 @@ def _ticks(
             )
         scaled, tick = values, given
     else:
-        length = _SECONDS[unit] * per_second
+        length = TIME_UNITS_S[unit] * per_second
         fraction = _FRACTION_TICK_S * per_second
         tick = given or (length if values.dtype.kind in "iu" else fraction)
         scaled = values if tick == length else values * (length / tick)
@@ -207,6 +221,14 @@ def _ticks(
     if (unit == "ticks" or is_plain) and values.dtype.kind == "f" and np.any(ticks != values):
         raise PhotonFileError(f"{path}: column `{name}` must be whole numbers, but has fractions")
     return ticks, float(tick)
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
 
 
 def read_parquet(

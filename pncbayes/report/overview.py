@@ -42,7 +42,7 @@ _MAX_WARNINGS = 4
 def plot_overview(fit: Any) -> tuple[Figure, dict[str, Axes]]:
     """Draw a fit on one page: trace, counts, number of states, decays, lifetimes, and rates.
 
-    Without delays the autocorrelation stands in for decays and lifetimes.
+    Without lifetimes the autocorrelation stands in for them, without delays for decays, too.
 
     Parameters
     ----------
@@ -73,9 +73,11 @@ def save_overview(fit: Any, path: str | Path) -> None:
 def _draw_overview(tree: Any, figure: Figure) -> dict[str, Axes]:
     below = ["rates"]
     if has_delays(tree):
-        below = ["decays", "flid", "rates"]
-    elif variable(tree, "predictive", "autocorrelation") is not None:
-        below = ["autocorrelation", "rates"]
+        below = ["decays", "rates"]
+        if "lifetime_ns" in tree["posterior"].data_vars:
+            below.insert(1, "flid")
+    if "flid" not in below and variable(tree, "predictive", "autocorrelation") is not None:
+        below.insert(-1, "autocorrelation")
     rows = figure.add_gridspec(2, 1, height_ratios=[2.0, 1.35])
     top = rows[0].subgridspec(2, 2, width_ratios=[3.4, 1.0])
     axes = {"trace": figure.add_subplot(top[0, 0])}

@@ -269,7 +269,10 @@ def plot_flid(fit: Any, ax: Axes | None = None) -> Axes:
     """
     tree = tree_of(fit)
     if "lifetime_ns" not in tree["posterior"].data_vars:
-        raise ValueError("`plot_flid` needs lifetimes: this fit is of data without delays")
+        raise ValueError(
+            "`plot_flid` needs lifetimes, which this fit has not: its data have no delays, or "
+            "these show no laser pulse"
+        )
     ax = axes_or_new(ax)
     lifetime, kcps = draws(tree, "lifetime_ns"), draws(tree, "rate_per_s") / 1e3
     occupancy, names = mean(tree, "occupancy"), state_names(tree)

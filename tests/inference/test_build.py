@@ -281,6 +281,15 @@ def test_prior_draws_of_the_parameters() -> None:
     assert (rate[..., 0] > rate[..., 1]).all()
 
 
+def test_no_slope_at_the_start_is_zero() -> None:
+    """Samplers take that for an error, and so did nutpie without jitter."""
+    posterior = dot_posterior(2, 12)
+    model = model_of(posterior)
+    slopes = model.compile_dlogp(mode="FAST_COMPILE")(model.initial_point())
+    assert np.isfinite(slopes).all()
+    assert (slopes != 0.0).all()
+
+
 def test_a_condition_and_a_prior_take_two_lines() -> None:
     model = built()
     fixed = pm.do(model, {"decay_concentration": 150.0})

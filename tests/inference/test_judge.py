@@ -152,3 +152,39 @@ def test_dead_time_of_a_camera(exposure_s: float, said: bool) -> None:
     assert bool(notes) == said
     if said:
         assert "collect light for 0.005 s of 0.02 s" in notes[0]
+
+
+def counts_trace(counts: Any, width_s: float) -> Any:
+    trace = steady_trace()
+    gates = {"gate": [0]}
+    edges = {"gate_start_ns": ("gate", [np.nan]), "gate_stop_ns": ("gate", [np.nan])}
+    made = trace.isel(time=slice(0, 0)).drop_vars("counts").drop_dims("time")
+    made = made.assign_coords(time=np.arange(len(counts)) * width_s).isel(gates)
+    made["counts"] = (("time", "gate"), np.asarray(counts, dtype=np.uint32)[:, None])
+    made = made.assign_coords(edges)
+    total = int(np.sum(counts))
+    return made.assign_attrs(width_s=width_s, duration_s=len(counts) * width_s, n_photons=total)
+
+
+def test_more_counts_than_the_likelihood_resolves_are_said() -> None:
+    """Bins that tell, to a hundredth of their width, when a switch happened."""
+    rng = np.random.default_rng(2)
+    level = np.repeat([1e6, 1e4, 1e6, 1e4, 1e6], 8)
+    few, many = (
+        fit(counts_trace(rng.poisson(scale * level), 0.01), max_states=2, random_seed=1,
+            progressbar=False)
+        for scale in (1e-4, 1.0)
+    )  # fmt: skip
+    assert few.most_probable_n_states == many.most_probable_n_states == 2
+    text = "more finely than the likelihood resolves"
+    assert not any(text in warning for warning in few.warnings)
+    assert any(text in warning for warning in many.warnings)
+
+
+def test_one_step_is_no_quarrel_between_methods() -> None:
+    """Nothing leads back to the first level: Laplace has no figure for that."""
+    rng = np.random.default_rng(0)
+    counts = np.concatenate([rng.poisson(0.3, 15), rng.poisson(4.0, 15)])
+    found = fit(counts_trace(counts, 0.01), max_states=2, random_seed=0, progressbar=False)
+    assert found.n_states[2] > 0.9
+    assert not any("methods differ" in warning for warning in found.warnings)

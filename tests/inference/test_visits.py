@@ -6,12 +6,20 @@ from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
+from pncbayes.inference import evidence
 from pncbayes.inference.collapsed import working_posterior
 from pncbayes.inference.evidence import estimate_evidence
 from pncbayes.inference.optimum import find_modes
 from pncbayes.inference.posterior import Parameters, Posterior
+from pncbayes.inference.scan import scan_n_states
 from pncbayes.inference.unvisited import Base, NewState
-from pncbayes.inference.visits import ByVisits, Unsettled, evidence_by_visits, log_not_visited
+from pncbayes.inference.visits import (
+    ByVisits,
+    Unsettled,
+    _paths,
+    evidence_by_visits,
+    log_not_visited,
+)
 from pncbayes.physics.modelfile import load_model
 
 Array = NDArray[np.float64]
@@ -147,3 +155,41 @@ def test_figures_of_two_seeds_agree_within_their_errors() -> None:
     assert max(one.error, two.error) < 0.3
     assert one.points.shape[1] == surplus.posterior.size
     assert np.isfinite(one.points).all()
+
+
+def test_unsettled_chains_without_delays_leave_it_to_the_importance_sampler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten wide bins of few counts: chains of four and five states do not settle."""
+    unsettled: list[int] = []
+
+    def watched(surplus: NewState, *rest: object) -> ByVisits | Unsettled:
+        found = evidence_by_visits(surplus, *rest)
+        if isinstance(found, Unsettled):
+            unsettled.append(surplus.posterior.n_states)
+        return found
+
+    monkeypatch.setattr(evidence, "evidence_by_visits", watched)
+    counts = np.array([0, 0, 3, 4, 2, 0, 0, 5, 0, 0], dtype=float)[:, None]
+    likelihood = BinnedLikelihood(counts, 0.5)
+    for seed in (0, 3, 5):
+        rng = np.random.default_rng(seed)
+        found = scan_n_states(likelihood, counts, MODEL, [1, 2, 3, 4, 5], rng)
+        assert all(np.isfinite(one.log_evidence) for one in found)
+        assert "bridge" not in {one.method for one in found}
+    assert unsettled
+
+
+@pytest.mark.parametrize("n_gates", [1, 4])
+def test_unvisited_part_is_the_same_by_draws_of_the_new_state(n_gates: int) -> None:
+    counts = np.random.default_rng(3).poisson(20 / n_gates, (300, n_gates)).astype(float)
+    likelihood = BinnedLikelihood(counts, WIDTH_S)
+    simpler = scan_n_states(likelihood, counts, MODEL, [1], np.random.default_rng(0))[0].base
+    assert simpler is not None
+    more = working_posterior(likelihood, MODEL, 2)
+    density, rng = NewState(simpler, more), np.random.default_rng(1)
+    found = [density.log_evidence_if_unvisited(rng, n_draws=2000) for _ in range(4)]
+    points, seconds, switches = _paths(simpler, rng)
+    logs = log_not_visited(simpler.posterior, more, points, seconds, switches)
+    expected = simpler.log_mean + logsumexp(logs) - np.log(logs.size) + np.log(2.0)
+    assert np.mean(found) == pytest.approx(expected, abs=0.06 + 3.0 * np.std(found))

@@ -15,6 +15,7 @@ from pncbayes.photons.binning import (
     bin_photons,
     camera_trace,
     choose_width_s,
+    merge_empty_gates,
     photons_of,
     rebin,
 )
@@ -325,6 +326,57 @@ def test_rebin_equals_binning_anew():
     np.testing.assert_array_equal(
         fine["counts"].to_numpy().reshape(-1, 5, 24).sum(axis=1), coarse["counts"]
     )
+
+
+def test_background_above_the_light_is_refused():
+    photons = make_photons()
+    with pytest.raises(PhotonFileError, match="more than all its light"):
+        bin_photons(photons, 0.01, response=0.1, background_rate_per_s=1e9)
+    with pytest.warns(PncbayesWarning, match="dimmest part of the record"):
+        bin_photons(photons, 0.01, response=0.1, background_rate_per_s=6_000.0)
+    for wrong in ("200", (200.0, 1.0, 2.0), np.array([200.0, 10.0]), (200.0, "x"), True, -1.0):
+        with pytest.raises(ValueError, match="`background_rate_per_s` must be a rate"):
+            bin_photons(photons, 0.01, response=0.1, background_rate_per_s=wrong)
+
+
+def test_a_period_that_most_delays_exceed_is_refused():
+    photons = make_photons(period_ns=4.0)
+    late = replace(photons, delay_ticks=np.full(len(photons), 200, np.int32))
+    with pytest.raises(PhotonFileError, match="longer than the laser period of 4 ns"):
+        bin_photons(late, 0.01)
+
+
+def test_ticks_are_whole_numbers():
+    with pytest.raises(PhotonFileError, match="`time_ticks` must be whole numbers of ticks"):
+        Photons(np.array([0.5, 1.2]), 1e-7)
+    with pytest.raises(PhotonFileError, match="`time_ticks` must be whole numbers"):
+        Photons(np.array([0.0, np.nan]), 1e-7)
+    with pytest.raises(PhotonFileError, match="`delay_ticks` must be whole numbers of ticks"):
+        Photons(np.arange(2), 1e-7, delay_ticks=np.array([1.7, 2.0]), delay_tick_ns=0.1)
+    assert Photons(np.array([0.0, 3.0]), 1e-7).time_ticks.dtype == np.int64
+    assert len(Photons([], 1e-7)) == 0
+
+
+def test_gates_without_photons_are_merged():
+    photons = make_photons(lifetime_ns=2.0, background_share=0.0)
+    trace = bin_photons(photons, 0.01, response=0.1, background_rate_per_s=0.0)
+    edges = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.5, 6.0, 8.0, 12.0, 60.0, 80.0, 100.0])
+    gated = bin_photons(photons, 0.01, gates=edges, response=0.1, background_rate_per_s=0.0)
+    merged = merge_empty_gates(gated)
+    totals = gated["counts"].sum("time").values
+    assert (totals == 0).sum() > 2
+    assert (merged["counts"].sum("time") > 0).all()
+    assert merged.sizes["gate"] == np.count_nonzero(totals)
+    assert merged["counts"].dtype == gated["counts"].dtype
+    np.testing.assert_array_equal(merged["counts"].sum("gate"), gated["counts"].sum("gate"))
+    assert merged["background_gate_fraction"].sum() == pytest.approx(1.0)
+    inside = merged["gate_stop_ns"].values[:-1]
+    np.testing.assert_array_equal(merged["gate_start_ns"].values[1:], inside)
+    assert set(inside) <= set(edges_of(gated))
+    # on another time grid the gates are those that were left
+    assert rebin(merged, 0.005).sizes["gate"] == merged.sizes["gate"]
+    if (trace["counts"].sum("time") > 0).all():
+        assert merge_empty_gates(trace) is trace
 
 
 def test_camera_numbers_are_kept():

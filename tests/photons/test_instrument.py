@@ -211,6 +211,34 @@ def test_response_from_photons_text_and_number(blinking, tmp_path):
     np.testing.assert_allclose(gaussian.weight, gaussian_on_clock(5.0, 0.15, clock), atol=0.05)
 
 
+def test_rows_missing_from_a_response_move_nothing(blinking, tmp_path):
+    clock, histogram = delay_clock(blinking), delay_histogram(blinking)
+    counts = measured_response(clock, floor=0.0)
+    path = tmp_path / "response.txt"
+    rows = [f"{i * TICK_NS:.4f} {c}" for i, c in enumerate(counts)]
+    path.write_text("\n".join(rows), encoding="utf-8")
+    whole = load_response(path, clock, histogram).weight
+    assert np.argmax(whole) > 40
+    path.write_text("\n".join(rows[:10] + rows[40:]), encoding="utf-8")
+    np.testing.assert_allclose(load_response(path, clock, histogram).weight, whole, atol=1e-12)
+    path.write_text("\n".join([*rows[:10], "0.32 --", *rows[11:]]), encoding="utf-8")
+    with pytest.raises(PhotonFileError, match=r"line 11 of the response is no pair of numbers"):
+        load_response(path, clock, histogram)
+    path.write_text("\n".join([*rows[:20], *rows[10:]]), encoding="utf-8")
+    with pytest.raises(PhotonFileError, match="must increase from row to row"):
+        load_response(path, clock, histogram)
+
+
+def test_response_that_is_not_of_these_data(blinking):
+    clock, histogram = delay_clock(blinking), delay_histogram(blinking)
+    counts = measured_response(clock, floor=0.0)
+    assert load_response(np.roll(counts, 3), clock, histogram) is not None
+    with pytest.raises(PhotonFileError, match="ns from the rise of the data"):
+        load_response(np.roll(counts, 600), clock, histogram)
+    with pytest.raises(PhotonFileError, match="not on the emitter"):
+        load_response(histogram, clock, histogram)
+
+
 def test_response_with_another_clock(blinking, tmp_path):
     clock, histogram = delay_clock(blinking), delay_histogram(blinking)
 

@@ -52,7 +52,7 @@ def test_seconds_are_kept_to_the_picosecond(tmp_path):
         ("time_s\n0.1\n\nnan\n", {}, "not a number in 1 rows, first in row 2"),
         ("time_s\n0.2\n0.1\n", {}, "backwards"),
         ("time_s\n-1.0\n0.1\n", {}, "negative"),
-        ("time_s\nx\n0.1\n", {}, "must hold numbers, but holds text, first 'x'"),
+        ("time_s\nx\n0.1\n", {}, "must hold numbers, but holds text, first in row 1: 'x'"),
         ("time_ticks\n1\n2\n", {}, "tick_s"),
         ("time_ticks\n1.5\n2\n", {"tick_s": 1e-9}, "fractions"),
         ("time_ticks\n1\n2\n", {"tick_s": -1.0}, "must be positive"),
@@ -74,6 +74,23 @@ def test_csv_errors(tmp_path, text, options, message):
     with pytest.raises(PhotonFileError, match=message) as caught:
         read(path, **options)
     assert str(path) in str(caught.value)
+
+
+def test_text_among_numbers_is_found(tmp_path):
+    path = rec.write(tmp_path, "a.csv", b"time_ns\n1\n2\nOVERFLOW\n4\n")
+    with pytest.raises(PhotonFileError, match="first in row 3: 'OVERFLOW'"):
+        read(path)
+
+
+def test_a_unit_without_its_column_is_refused(tmp_path):
+    path = rec.write(tmp_path, "a.csv", b"time_ticks,delay,detector\n1,3,0\n2,4,0\n")
+    with pytest.raises(PhotonFileError, match="no column of delays among"):
+        read(path, tick_s=1e-7, delay_tick_ns=0.1)
+    photons = read(
+        path, tick_s=1e-7, delay_tick_ns=0.1, columns={"time_ticks": "time_ticks",
+        "delay": "delay_ticks"},
+    )  # fmt: skip
+    np.testing.assert_array_equal(photons.delay_ticks, [3, 4])
 
 
 def test_csv_cut_short(tmp_path):

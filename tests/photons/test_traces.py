@@ -25,7 +25,15 @@ def test_binned_counts(tmp_path):
     np.testing.assert_allclose(trace["time"], [0.0, 0.01, 0.02])
     assert trace.attrs["kind"] == "photons"
     assert trace.attrs["duration_s"] == pytest.approx(0.03)
-    assert trace.attrs["digest"] != read(path, width_s=0.02).attrs["digest"]
+    with pytest.raises(PhotonFileError, match=r"step by 0\.01 s, but `width_s` is 0\.02"):
+        read(path, width_s=0.02)
+    with pytest.raises(PhotonFileError, match="give its `width_s`"):
+        read(path)
+    plain = rec.write(tmp_path, "b.csv", b"counts\n3\n0\n5\n")
+    assert trace.attrs["digest"] != read(plain, width_s=0.02).attrs["digest"]
+    assert "ends within a line" not in read(plain, width_s=0.02).attrs.get("warnings", "")
+    cut = rec.write(tmp_path, "c.csv", b"counts\n30\n10\n5")
+    assert "ends within a line" in read(cut, width_s=0.02).attrs["warnings"]
 
 
 @pytest.mark.parametrize(

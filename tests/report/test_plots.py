@@ -139,6 +139,18 @@ def test_lifetimes_that_some_draws_cannot_say(make_fit: Callable[..., Any]) -> N
     ax.figure.canvas.draw()
 
 
+def test_overview_without_lifetimes_has_decays_and_autocorrelation(three: Any) -> None:
+    """Delays without a laser pulse: gates, but no response."""
+    tree = three.tree.copy()
+    tree["posterior"] = xr.DataTree(tree["posterior"].to_dataset().drop_vars("lifetime_ns"))
+    figure, axes = plot_overview(tree)
+    assert {"decays", "autocorrelation", "rates"} <= set(axes)
+    assert "flid" not in axes
+    plt.close(figure)
+    with pytest.raises(ValueError, match="show no laser pulse"):
+        plots.plot_flid(tree)
+
+
 def test_decays_and_lifetimes_need_delays(make_fit: Callable[..., Any]) -> None:
     fit = make_fit(2, n_gates=1, predictive=False)
     with pytest.raises(ValueError, match="needs delays"):
