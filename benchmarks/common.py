@@ -86,12 +86,17 @@ class Task:
 Work = Callable[[Task], Row]
 
 
-def code_digest() -> str:
-    """Hash of the code behind the answers: comments, docstrings and layout do not count."""
+def code_digest(also: Sequence[str] = ()) -> str:
+    """Hash of the code behind the answers: comments, docstrings and layout do not count.
+
+    `also` are files of the package that have no part in the number of states and the intervals,
+    but in the answer at hand; with them counts all of the model file.
+    """
     state = hashlib.blake2b(digest_size=6)
     package = ROOT / "pncbayes"
-    for path in sorted([*package.glob("hmm/*.py"), *package.glob("inference/*.py")]):
-        if path.name in _NOT_COUNTED:
+    others = [package / name for name in also if not name.startswith("inference/")]
+    for path in sorted([*package.glob("hmm/*.py"), *package.glob("inference/*.py"), *others]):
+        if path.name in _NOT_COUNTED and f"{path.parent.name}/{path.name}" not in also:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
@@ -102,7 +107,8 @@ def code_digest() -> str:
         state.update(ast.dump(tree).encode())
     model = tomllib.loads((ROOT / "models" / "free.toml").read_text(encoding="utf-8"))
     # mechanisms come after the number of states
-    model.pop("mechanism")
+    if not also:
+        model.pop("mechanism")
     state.update(json.dumps(model, sort_keys=True).encode())
     return state.hexdigest()
 
@@ -186,7 +192,11 @@ def _perform(benchmark: str, work: Work, task: Task, code: str) -> Row:
 
 
 def run(
-    benchmark: str, tasks: Sequence[Task], work: Work, options: argparse.Namespace
+    benchmark: str,
+    tasks: Sequence[Task],
+    work: Work,
+    options: argparse.Namespace,
+    also: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Do what is not done yet, and return the rows of all tasks that are done.
 
@@ -200,8 +210,10 @@ def run(
         Function of one task, at the top level of its module; returns the row.
     options
         Of `parser`.
+    also
+        As in `code_digest`.
     """
-    own = code_digest()
+    own = code_digest(also)
 
     def finished(task: Task) -> Row | None:
         row = read_row(task.path(benchmark))

@@ -29,7 +29,8 @@ class FakeFit:
     rates: pd.DataFrame
     warnings: list[str] = field(default_factory=list)
     diagnostics: dict[str, Any] = field(default_factory=dict)
-    mechanisms: None = None
+    mechanisms: pd.Series | None = None
+    state_mechanisms: pd.DataFrame | None = None
     loss_budget: None = None
 
     @property

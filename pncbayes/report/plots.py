@@ -16,6 +16,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from scipy.stats import poisson
 
+from pncbayes.inference.mechanism_tables import MechanismTables
 from pncbayes.report.drawing import (
     DARK,
     GREY,
@@ -258,7 +259,9 @@ def plot_n_states(fit: Any, ax: Axes | None = None) -> Axes:
 def plot_flid(fit: Any, ax: Axes | None = None) -> Axes:
     """Draw the states in the plane of lifetime and intensity: posterior draws and their mean.
 
-    Markers grow with occupancy. The guides start at the brightest state and are not fitted: along
+    Markers grow with occupancy; beside each stands the mechanism, if one is named.
+
+    The guides start at the brightest state and are not fitted: along
     R = 1 a state keeps the radiative rate, along R = 2 it has twice that (a trion, by
     statistics), and straight down it keeps the lifetime.
 
@@ -280,6 +283,7 @@ def plot_flid(fit: Any, ax: Axes | None = None) -> Axes:
     said = [column[np.isfinite(column)] for column in lifetime.T]
     middle_ns = np.array([np.median(column) if column.size else np.nan for column in said])
     middle_kcps = np.median(kcps, axis=0)
+    named = [f"{name} {mechanism}" for name, mechanism in zip(names, _named(tree), strict=True)]
     # a state without light has no lifetime, and no place on logarithmic axes
     placed = np.isfinite(middle_ns) & (middle_ns > 0) & (middle_kcps > 2e-3 * middle_kcps.max())
     for state, colour in enumerate(state_colours(placed.size)):
@@ -289,7 +293,7 @@ def plot_flid(fit: Any, ax: Axes | None = None) -> Axes:
         at, size = (middle_ns[state], middle_kcps[state]), 40 + 260 * occupancy[state]
         ax.scatter(*at, s=size, facecolor="none", edgecolor=colour, lw=1.8)
         ax.annotate(
-            names[state],
+            named[state],
             at,
             xytext=(4 + 0.5 * np.sqrt(size), 0),
             textcoords="offset points",
@@ -307,6 +311,15 @@ def plot_flid(fit: Any, ax: Axes | None = None) -> Axes:
     if placed.any():
         _draw_guides(ax, middle_ns[placed], middle_kcps[placed])
     return ax
+
+
+def _named(tree: Any) -> list[str]:
+    """Mechanism of each state, where one is named; a question mark where none is."""
+    if "mechanisms" not in tree.children:
+        return [""] * len(state_names(tree))
+    said = MechanismTables(tree["mechanisms"].to_dataset()).of_states["named_mechanism"]
+    brief = {"reference": "", "undetermined": "?"}
+    return [brief.get(str(name), str(name).replace("_", " ")) for name in said]
 
 
 def _draw_guides(ax: Axes, middle_ns: Array, middle_kcps: Array) -> None:

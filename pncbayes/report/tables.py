@@ -134,9 +134,27 @@ def rates_table(fit: Any) -> Table:
     )
 
 
+def mechanisms_table(fit: Any) -> Table | None:
+    """Mechanism of each state of a fit, with its probability or why none is named; None without."""
+    states = getattr(fit, "state_mechanisms", None)
+    if states is None or len(states) < 2:
+        return None
+    columns = [name for name in states.columns if name in fit.mechanisms.index]
+    rows = []
+    for name, row in states.iterrows():
+        most = "" if row["named_mechanism"] == "reference" else _percent(float(row[columns].max()))
+        likely = "" if row["named_mechanism"] == "reference" else str(row[columns].idxmax())
+        rows.append((str(name), str(row["named_mechanism"]), likely, most, str(row["reason"])))
+    header = ("state", "mechanism", "most probable", "probability", "why not")
+    return Table("Mechanisms, against the exciton (reference)", header, tuple(rows), numeric=False)
+
+
 def fit_report(fit: Any) -> Group:
     """All that a first look at a fit needs, for a terminal: states, rates, and its warnings."""
     parts: list[Any] = [n_states_table(fit).rich(), states_table(fit).rich()]
+    mechanisms = mechanisms_table(fit)
+    if mechanisms is not None:
+        parts.append(mechanisms.rich())
     if len(fit.rates):
         parts.append(rates_table(fit).rich())
     parts += [Text(f"warning: {text}", style="yellow") for text in fit.warnings]

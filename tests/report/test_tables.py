@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -12,6 +13,7 @@ from pncbayes.report.tables import (
     Table,
     fit_report,
     format_value,
+    mechanisms_table,
     n_states_table,
     rates_table,
     states_table,
@@ -98,3 +100,25 @@ def test_truth_with_another_number_of_states(make_fit: Callable[..., Any]) -> No
     assert rows["number of states"] == ("1", "2")
     assert rows["state 1: counts per s"][0] == "–"
     assert not any("->" in name for name in rows)
+
+
+def test_mechanisms_are_named_or_said_why_not(make_fit: Callable[..., Any]) -> None:
+    fit = make_fit(3)
+    assert mechanisms_table(fit) is None
+    fit.mechanisms = pd.Series({"auger": 0.9, "nbc": 0.6, "other": 0.1})
+    fit.state_mechanisms = pd.DataFrame(
+        {
+            "auger": [0.0, 0.93, 0.45], "nbc": [0.0, 0.02, 0.5], "other": [0.0, 0.05, 0.05],
+            "reference": [1.0, 0.0, 0.0],
+            "named_mechanism": ["reference", "auger", "undetermined"],
+            "reason": ["", "", "the data allow nbc 0.50, auger 0.45"],
+        }
+    )  # fmt: skip
+    table = mechanisms_table(fit)
+    assert table is not None
+    assert table.rows[0][1:4] == ("reference", "", "")
+    assert table.rows[1][1:4] == ("auger", "auger", "93.0 %")
+    assert table.rows[2][1:] == (
+        "undetermined", "nbc", "50.0 %", "the data allow nbc 0.50, auger 0.45",
+    )  # fmt: skip
+    assert "undetermined" in text_of(fit_report(fit))

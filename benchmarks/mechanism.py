@@ -1,0 +1,298 @@
+"""Is the mechanism that is named the right one, and is one named where the data can tell?
+
+    python benchmarks/mechanism.py [--quick] [--workers 4] [--cell clean] [--write]
+
+Dots with an exciton and one or two dim states: trions drawn by radiative scaling, quantum yield and
+Auger rate (lifetimes of 0.1 to 3 ns), hot-carrier states, band-edge states and background. Bright
+states of 2 to 50 kcps, dwells of 20 ms to 2 s, excitons of 3 to 20 ns with one or two exponentials,
+responses of 50 to 400 ps, 0.05 to 0.5 excitons per pulse with a biexciton, 60 s. Each mechanism is
+equally probable. Cells: `clean`; `response`, given 20 % too wide or too narrow; `background`, given
+30 % too high or too low; `drift`, brightness falls by 3 %; `charging`, a dim state that is a trion
+for a part of the time, switching in microseconds: to be called hot carrier would be wrong.
+
+A state found stands for the true state nearest in brightness and lifetime. `confident` is a
+probability above 0.8; `named` needs the radiative rate as well, as `fit.state_mechanisms` does.
+A state can be named if its mechanism would have P > 0.8 at its true brightness and lifetime, and
+if it holds 300 photons and 20 visits.
+"""
+
+from __future__ import annotations
+
+import common
+import numpy as np
+import pandas as pd
+
+import pncbayes as pnc
+from pncbayes.photons.delays import delay_clock
+from pncbayes.photons.response import gaussian_on_clock
+from pncbayes.physics.mechanism_kernels import (
+    BACKGROUND,
+    N_LABELS,
+    UNRESOLVED,
+    log_prior_given_brightness,
+    log_weight,
+)
+from pncbayes.physics.mechanisms import MECHANISMS
+from pncbayes.physics.modelfile import load_model
+from pncbayes.physics.simulate import Drift, SimulatedState, simulate
+from pncbayes.physics.tied_kernels import extra_rate
+
+DURATION_S, PERIOD_NS, DELAY_TICK_NS, PULSE_NS, WIDTH_S = 60.0, 200.0, 0.016, 5.0, 0.01
+MOST_STATES = 4
+N_TRACES, N_QUICK = 400, 8
+CELLS = ("clean", "response", "background", "drift", "charging")
+N_OF_CELL = {"clean": N_TRACES, "charging": 60, "response": 100, "background": 100, "drift": 100}
+DRAWN = ("auger", "hot_carrier", "nbc", "background")
+CODE = (
+    "inference/label_kernels.py", "inference/labels.py", "inference/mechanism_group.py",
+    "inference/mechanism_tables.py", "inference/shared_kernels.py",
+    "physics/mechanism_kernels.py", "physics/mechanisms.py", "physics/tied_decay.py",
+    "physics/tied_kernels.py",
+)  # fmt: skip
+SURE, LEAST_PHOTONS, LEAST_VISITS = 0.8, 300, 20
+WANTED_RIGHT, WANTED_NAMED, WANTED_WRONG = 0.97, 0.95, 0.03
+
+
+class Dim:
+    """A dim state: its mechanism, and its decay."""
+
+    def __init__(self, mechanism: str, exciton: dict[str, np.ndarray], rng: np.random.Generator):
+        self.mechanism, self.auger_rate_per_ns = mechanism, np.nan
+        amplitudes, rates = exciton["amplitudes"], exciton["rates"]
+        lifetime_ns = (amplitudes / rates).sum()
+        self.brightness, self.lifetime = 0.0, np.nan
+        if mechanism == "auger":
+            # 0.1 to 3 ns, and no longer than without Auger loss
+            scaling = float(np.exp(np.log(2.0) + 0.2 * rng.standard_normal()))
+            longest = lifetime_ns / max(1.0 + (scaling - 1.0) * exciton["yield"], 1.05)
+            own_ns = float(np.exp(rng.uniform(np.log(0.1), np.log(min(3.0, longest)))))
+            self.lifetime = own_ns / lifetime_ns
+            self.brightness = scaling * self.lifetime
+            extra = 1.0 / self.lifetime - 1.0 - (scaling - 1.0) * exciton["yield"]
+            self.auger_rate_per_ns = extra / lifetime_ns
+        elif mechanism == "hot_carrier":
+            self.brightness, self.lifetime = float(rng.uniform(0.05, 0.9)), 1.0
+        elif mechanism == "nbc":
+            self.brightness = self.lifetime = float(rng.uniform(0.05, 0.9))
+        elif mechanism == "unresolved_charging":
+            trion_ns = float(np.exp(rng.uniform(np.log(0.1), np.log(0.5))))
+            self.trion, self.charged = trion_ns / lifetime_ns, float(rng.uniform(0.2, 0.8))
+            self.brightness = 1.0 - self.charged + 2.0 * self.charged * self.trion
+        if mechanism in ("auger", "nbc"):
+            rates = rates + extra_rate(amplitudes, rates, self.lifetime)
+        self.amplitudes, self.rates = amplitudes, rates
+        if mechanism == "unresolved_charging":
+            fast = rates + extra_rate(amplitudes, rates, self.trion)
+            shares = [(1.0 - self.charged) * amplitudes, 2.0 * self.charged * amplitudes]
+            self.amplitudes, self.rates = np.concatenate(shares), np.concatenate([rates, fast])
+
+    def state(self, rate_per_s: float, biexciton: float) -> SimulatedState:
+        """Return what the simulator takes."""
+        if self.mechanism == "background":
+            return SimulatedState(rate_per_s=0.0)
+        return SimulatedState(
+            rate_per_s=rate_per_s * self.brightness,
+            lifetimes_ns=tuple(1.0 / self.rates),
+            amplitudes=tuple(self.amplitudes),
+            biexciton_yield_ratio=biexciton,
+        )
+
+    def at_best(self) -> float:
+        """Probability of the mechanism where brightness and lifetime are known."""
+        if self.mechanism in ("background", "unresolved_charging"):
+            return 1.0
+        prior, norm = load_model("free").mechanism.packed()
+        u, v = np.log(self.brightness), np.log(self.lifetime)
+        logs = np.full(N_LABELS, -np.inf)
+        for label in range(N_LABELS):
+            if label not in (BACKGROUND, UNRESOLVED):
+                logs[label] = log_prior_given_brightness(label, u, v, prior)
+                logs[label] += log_weight(label, u, prior, norm)
+        shares = np.exp(logs - logs.max())
+        return float(shares[MECHANISMS.index(self.mechanism)] / shares.sum())
+
+
+def work(task: common.Task) -> common.Row:
+    """Simulate one dot, fit it, and set the mechanisms found beside the true ones."""
+    (rng,) = task.generators(1)
+    exciton = draw_exciton(rng)
+    n_dim = int(rng.integers(1, 3))
+    kinds = ["unresolved_charging"] if task.cell == "charging" else list(
+        rng.choice(DRAWN, size=n_dim, replace=False)
+    )  # fmt: skip
+    dims = [Dim(kind, exciton, rng) for kind in kinds]
+    bright = float(np.exp(rng.uniform(np.log(2e3), np.log(5e4))))
+    background = float(rng.uniform(100.0, 500.0))
+    width_ns = float(np.exp(rng.uniform(np.log(0.05), np.log(0.4))))
+    biexciton = float(rng.uniform(0.02, 0.2))
+    first = SimulatedState(
+        bright, tuple(1.0 / exciton["rates"]), tuple(exciton["amplitudes"]),
+        biexciton_yield_ratio=biexciton,
+    )  # fmt: skip
+    exits = np.exp(rng.uniform(np.log(0.5), np.log(50.0), 1 + len(dims)))
+    dot = simulate(
+        [first, *(dim.state(bright, biexciton) for dim in dims)], exits, DURATION_S,
+        period_ns=PERIOD_NS, delay_tick_ns=DELAY_TICK_NS, pulse_ns=PULSE_NS,
+        response_fwhm_ns=width_ns, background_rate_per_s=background,
+        mean_excitons_per_pulse=float(rng.uniform(0.05, 0.5)),
+        drift=Drift(depth=-0.03) if task.cell == "drift" else None,
+        random_seed=rng,
+    )  # fmt: skip
+    clock = delay_clock(dot.photons)
+    wrong = 1.2 ** rng.choice([-1.0, 1.0]) if task.cell == "response" else 1.0
+    response = gaussian_on_clock(PULSE_NS, wrong * width_ns / 2.3548, clock)
+    given = None
+    if task.cell == "background":
+        given = (background * 1.3 ** float(rng.choice([-1.0, 1.0])), 0.05 * background)
+    trace = pnc.bin_photons(dot.photons, WIDTH_S, response=response, background_rate_per_s=given)
+    fit = pnc.fit(trace, max_states=MOST_STATES, random_seed=task.trace, progressbar=False)
+    return {**truth(dims, dot, exits), **answer(fit, dims, bright, exciton)}
+
+
+def draw_exciton(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draw the decay of the exciton."""
+    lifetime_ns = float(np.exp(rng.uniform(np.log(3.0), np.log(20.0))))
+    quantum_yield = float(rng.uniform(0.4, 1.0))
+    if rng.random() < 0.6:
+        return {
+            "amplitudes": np.ones(1), "rates": np.array([1.0 / lifetime_ns]),
+            "yield": quantum_yield, "lifetime_ns": lifetime_ns,
+        }  # fmt: skip
+    ratio, fast = float(rng.uniform(2.0, 6.0)), float(rng.uniform(0.2, 0.7))
+    short = lifetime_ns / (fast + (1.0 - fast) * ratio)
+    return {
+        "amplitudes": np.array([fast, 1.0 - fast]),
+        "rates": np.array([1.0 / short, 1.0 / (ratio * short)]),
+        "yield": quantum_yield, "lifetime_ns": lifetime_ns,
+    }  # fmt: skip
+
+
+def truth(dims: list[Dim], dot: object, exits: np.ndarray) -> common.Row:
+    """What is true of the dim states."""
+    seconds = dot.path.occupancy * DURATION_S
+    states = range(1, 1 + len(dims))
+    return {
+        "true": [dim.mechanism for dim in dims],
+        "brightness": [dim.brightness for dim in dims],
+        "lifetime": [dim.lifetime for dim in dims],
+        "at_best": [dim.at_best() for dim in dims],
+        "photons": [float(seconds[s] * (dot.settings.states[s].rate_per_s or 0.0)) for s in states],
+        "visits": [int((dot.path.jump_states == s).sum()) for s in states],
+        "true_auger_rate_per_ns": [dim.auger_rate_per_ns for dim in dims],
+        "true_n_states": 1 + len(dims),
+        "exits_per_s": exits.tolist(),
+    }
+
+
+def answer(
+    fit: pnc.Fit, dims: list[Dim], bright: float, exciton: dict[str, np.ndarray]
+) -> common.Row:
+    """What the fit says of each true dim state: of the state found that is nearest to it."""
+    table = fit.state_mechanisms
+    rate = fit.states["rate_per_s_mean"].to_numpy() / bright
+    lifetime = fit.states["lifetime_ns_mean"].to_numpy() / float(exciton["lifetime_ns"])
+    row: common.Row = {"n_states": fit.most_probable_n_states, "named": [], "most": []}
+    row.update(likely=[], reason=[], inside=[])
+    for dim in dims:
+        apart = np.abs(np.log((rate + 0.01) / (dim.brightness + 0.01)))
+        if np.isfinite(dim.lifetime):
+            apart = apart + np.where(
+                np.isfinite(lifetime), np.abs(np.log(lifetime / dim.lifetime)), 0.0
+            )
+        state = int(np.argmin(apart))
+        shares = table[list(MECHANISMS)].iloc[state]
+        row["named"].append(str(table["named_mechanism"].iloc[state]))
+        row["most"].append(float(shares.max()))
+        row["likely"].append(str(shares.idxmax()))
+        row["reason"].append(str(table["reason"].iloc[state]))
+        rate_of = fit.mechanism_rates
+        own = rate_of[(rate_of["state"] == state) & (rate_of["quantity"] == "auger_rate_per_ns")]
+        known = dim.mechanism == "auger" and len(own) == 1
+        low, high = (own["q05"].iloc[0], own["q95"].iloc[0]) if known else (np.nan, np.nan)
+        row["inside"].append(float(low <= dim.auger_rate_per_ns <= high) if known else np.nan)
+    return row
+
+
+def report(rows: pd.DataFrame) -> list[str]:
+    """Tables of what was named, and what was wanted."""
+    lines: list[str] = []
+    good = rows[rows["error"] == ""]
+    for cell in [c for c in CELLS if (good["cell"] == c).any()]:
+        columns = ["true", "at_best", "photons", "visits", "named", "most", "likely", "inside"]
+        dots = good[good["cell"] == cell]
+        states = dots[columns].explode(columns).reset_index(drop=True)
+        confident = states[states["most"] > SURE]
+        named = states[~states["named"].isin(["undetermined", "reference"])]
+        right = confident["likely"] == confident["true"]
+        can = states[
+            (states["at_best"].astype(float) > SURE)
+            & (states["photons"].astype(float) >= LEAST_PHOTONS)
+            & (states["visits"].astype(int) >= LEAST_VISITS)
+        ]
+        was = can["named"] == can["true"]
+        found_k = (dots["n_states"] == dots["true_n_states"]).mean()
+        lines += [
+            f"## {cell}", "",
+            f"{len(dots)} dots, {len(states)} dim states; number of states right in "
+            f"{100 * found_k:.0f} %.", "",
+            f"- confident (P > {SURE}): {len(confident)}; right {interval(right)}"
+            + limit(right, WANTED_RIGHT if cell == "clean" else 1.0 - WANTED_WRONG),
+            f"- named: {len(named)}; right {interval(named['named'] == named['true'])}",
+        ]  # fmt: skip
+        if cell == "clean":
+            inside = states["inside"].astype(float).dropna()
+            lines += [
+                f"- could be named: {len(can)}; named rightly {interval(was)}"
+                + limit(was, WANTED_NAMED),
+                f"- 90 % intervals of the Auger rate: {interval(inside > 0.5)} of {len(inside)}",
+            ]
+        lines += ["", *confusion(states), ""]
+    return lines
+
+
+def interval(right: pd.Series) -> str:
+    """Share with its 95 % interval, in per cent."""
+    n, k = len(right), int(right.sum())
+    low, high = common.interval(k, n)
+    return f"{k} of {n}, {100 * k / max(n, 1):.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def limit(right: pd.Series, wanted: float) -> str:
+    """Verdict against a share that is wanted: FAIL where the whole interval lies below."""
+    if not len(right):
+        return ""
+    share = right.mean()
+    return f"; wanted {100 * wanted:.0f} %: {common.verdict(bool(share >= wanted))}"
+
+
+def confusion(states: pd.DataFrame) -> list[str]:
+    """Names given, by true mechanism."""
+    names = [*MECHANISMS, "undetermined", "reference"]
+    lines = ["| true | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for kind in (*DRAWN, "unresolved_charging"):
+        own = states[states["true"] == kind]
+        if len(own):
+            cells = [str(int((own["named"] == name).sum())) for name in names]
+            lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    options = common.parser(__doc__).parse_args()
+    cells = common.chosen_cells(CELLS, options)
+    tasks = [
+        common.Task(trace, cell)
+        for cell in cells
+        for trace in range(options.traces or (N_QUICK if options.quick else N_OF_CELL[cell]))
+    ]
+    rows = common.run(
+        "mechanism", common.shard(sorted(tasks), options.shard), work, options, also=CODE
+    )
+    if rows.empty or (rows["error"] != "").all():
+        raise SystemExit("nothing has been run yet, or every task failed")
+    lines = common.head("Mechanisms of simulated dots", rows)
+    common.publish("mechanism", [*lines, *report(rows)], options)
+
+
+if __name__ == "__main__":
+    main()
