@@ -101,13 +101,13 @@ class Dim:
         """Probability of the mechanism where brightness and lifetime are known."""
         if self.mechanism in ("background", "unresolved_charging"):
             return 1.0
-        prior, norm = load_model("free").mechanism.packed()
+        prior = load_model("free").mechanism.packed()
         u, v = np.log(self.brightness), np.log(self.lifetime)
         logs = np.full(N_LABELS, -np.inf)
         for label in range(N_LABELS):
             if label not in (BACKGROUND, UNRESOLVED):
                 logs[label] = log_prior_given_brightness(label, u, v, prior)
-                logs[label] += log_weight(label, u, prior, norm)
+                logs[label] += log_weight(label, u, prior)
         shares = np.exp(logs - logs.max())
         return float(shares[MECHANISMS.index(self.mechanism)] / shares.sum())
 

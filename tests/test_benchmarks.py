@@ -52,9 +52,9 @@ def test_rows_resume_and_a_failure_is_a_row(runs: Path) -> None:
 
 def test_rows_of_other_code_are_done_again(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = [common.Task(0, "cell"), common.Task(0, "cell", "peer")]
-    monkeypatch.setattr(common, "code_digest", lambda: "old")
+    monkeypatch.setattr(common, "code_digest", lambda also: "old")
     common.run("toy", tasks, doubled, options())
-    monkeypatch.setattr(common, "code_digest", lambda: "new")
+    monkeypatch.setattr(common, "code_digest", lambda also: "new")
     kept = common.run("toy", tasks, doubled, options("--no-run"))
     assert kept["method"].tolist() == ["peer"]
     assert len(common.run("toy", tasks, doubled, options("--no-run", "--any-code"))) == 2

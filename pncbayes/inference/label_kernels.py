@@ -99,31 +99,68 @@ def _value(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _signal_of_exciton(signal: float, bright: float, share: float, power: float) -> float:
+    """Part of the signal that single excitons make; the rest is biexcitons."""
+    low, high = 0.0, signal
+    z: float = signal / (1.0 + share)
+    for _ in range(40):
+        ratio = max(z / bright, 1e-12)
+        value = z + share * bright * ratio**power - signal
+        if value > 0.0:
+            high = z
+        else:
+            low = z
+        after: float = z - value / (1.0 + share * power * ratio ** (power - 1.0))
+        if not low < after < high:
+            after = 0.5 * (low + high)
+        if abs(after - z) <= 1e-10 * signal:
+            return after
+        z = after
+    return z
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _brightness_nodes(
-    n_photons: float, seconds: float, flat: float, bright: float, u: Array, log_weights: Array
+    n_photons: float,
+    seconds: float,
+    flat: float,
+    bright: float,
+    pair: Array,
+    u: Array,
+    log_weights: Array,
 ) -> int:
-    """Nodes over u and the logs of their weights; none where the state is out of range."""
+    """Nodes over u and the logs of their weights; none where the state is out of range.
+
+    The nodes lie evenly in the whole signal, or in its logarithm; u is of single excitons.
+    """
+    share, power = pair[0], pair[1]
     excess = n_photons / seconds - flat
     sd = math.sqrt(n_photons + 1.0) / seconds
-    if excess > 50.0 * sd and U_LOW < math.log(excess / bright) < U_HIGH:
-        # as good as normal, and narrower than any prior
-        for i in range(3):
-            z = excess + sd * _HERMITE[i]
-            u[i] = math.log(z / bright)
-            # weight over the normal density that it is meant for, and du = dz / z
-            inside = 0.5 * _HERMITE[i] ** 2 + 0.5 * math.log(2.0 * math.pi) + math.log(sd / z)
-            log_weights[i] = _HERMITE_LOG_WEIGHT[i] + inside
-        return 3
-    low = max(excess - 4.5 * sd, bright * math.exp(U_LOW))
-    high = min(excess + 4.5 * sd, bright * math.exp(U_HIGH))
+    lowest = bright * math.exp(U_LOW) + share * bright * math.exp(power * U_LOW)
+    highest = bright * math.exp(U_HIGH) + share * bright * math.exp(power * U_HIGH)
+    narrow = excess > 50.0 * sd and lowest < excess - 2.0 * sd and excess + 2.0 * sd < highest
+    low, high = max(excess - 4.5 * sd, lowest), min(excess + 4.5 * sd, highest)
     if not low < high:
         return 0
-    start, stop = math.log(low / bright), math.log(high / bright)
-    step = (stop - start) / (_N_BRIGHT - 1)
-    for i in range(_N_BRIGHT):
-        u[i] = start + i * step
-        log_weights[i] = math.log(step)
-    return _N_BRIGHT
+    n = 3 if narrow else _N_BRIGHT
+    start = math.log(low)
+    step = (math.log(high) - start) / (_N_BRIGHT - 1)
+    for i in range(n):
+        if narrow:
+            # as good as normal, and narrower than any prior: weight over the normal density
+            # that the nodes are meant for
+            signal = excess + sd * _HERMITE[i]
+            weight = _HERMITE_LOG_WEIGHT[i] + 0.5 * _HERMITE[i] ** 2
+            weight += 0.5 * math.log(2.0 * math.pi) + math.log(sd)
+        else:
+            signal = math.exp(start + i * step)
+            weight = math.log(step) + math.log(signal)
+        z = max(_signal_of_exciton(signal, bright, share, power), 1e-12 * bright)
+        u[i] = math.log(z / bright)
+        # du by d signal
+        slope = 1.0 + share * power * (z / bright) ** (power - 1.0)
+        log_weights[i] = weight - math.log(z * slope)
+    return n
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -132,6 +169,8 @@ def nodes_of_state(
     seconds: float,
     flat: Array,
     bright: float,
+    pair: Array,
+    pair_shares: Array,
     concentration: float,
     amplitudes: Array,
     rates: Array,
@@ -152,7 +191,12 @@ def nodes_of_state(
     flat
         Counts per s and gate that do not depend on the state: background and scatter.
     bright
-        Signal of the reference in counts per s.
+        Signal of single excitons of the reference in counts per s.
+    pair
+        Signal of biexcitons over that, in the reference, and the power of the brightness by
+        which it grows in other states.
+    pair_shares
+        Shares of the gates in the light of biexcitons.
     concentration
         Of the decay around its shape.
     amplitudes, rates
@@ -171,16 +215,18 @@ def nodes_of_state(
     """
     n_photons, total_flat = photons.sum(), flat.sum()
     u, log_weights = np.empty(_N_BRIGHT), np.empty(_N_BRIGHT)
-    n_bright = _brightness_nodes(n_photons, seconds, total_flat, bright, u, log_weights)
+    n_bright = _brightness_nodes(n_photons, seconds, total_flat, bright, pair, u, log_weights)
     rate, shares = np.empty(photons.size), np.empty(photons.size)
+    other = np.empty(photons.size)
     values = np.empty(_N_COARSE)
     n = 0
     for i in range(n_bright):
         signal = bright * math.exp(u[i])
+        other[:] = flat + pair[0] * bright * math.exp(pair[1] * u[i]) * pair_shares
         top = 0
         for j in range(_N_COARSE):
             values[j] = _value(
-                photons, n_photons, seconds, flat, signal, coarse[j], concentration, rate
+                photons, n_photons, seconds, other, signal, coarse[j], concentration, rate
             )
             if values[j] > values[top]:
                 top = j
@@ -207,25 +253,24 @@ def nodes_of_state(
                 break
             reach = max(min(reach, 0.35 * reach + 0.5 * sd), 1e-4)
             quenched_shares(amplitudes, rates, math.exp(centre), table, log_start, log_step, shares)
-            value = _value(photons, n_photons, seconds, flat, signal, shares, concentration, rate)
+            value = _value(photons, n_photons, seconds, other, signal, shares, concentration, rate)
             quenched_shares(
                 amplitudes, rates, math.exp(centre - reach), table, log_start, log_step, shares
             )
-            before = _value(photons, n_photons, seconds, flat, signal, shares, concentration, rate)
+            before = _value(photons, n_photons, seconds, other, signal, shares, concentration, rate)
             quenched_shares(
                 amplitudes, rates, math.exp(centre + reach), table, log_start, log_step, shares
             )
-            after = _value(photons, n_photons, seconds, flat, signal, shares, concentration, rate)
+            after = _value(photons, n_photons, seconds, other, signal, shares, concentration, rate)
         for j in range(_N_LOCAL):
             v = centre + _LOCAL_STEP * sd * (j - _N_LOCAL // 2)
             if V_LOW <= v <= V_HIGH:
                 quenched_shares(amplitudes, rates, math.exp(v), table, log_start, log_step, shares)
                 nodes[n, 0], nodes[n, 1] = u[i], v
-                nodes[n, 2] = (
-                    log_weights[i]
-                    + math.log(_LOCAL_STEP * sd)
-                    + _value(photons, n_photons, seconds, flat, signal, shares, concentration, rate)
+                value = _value(
+                    photons, n_photons, seconds, other, signal, shares, concentration, rate
                 )
+                nodes[n, 2] = value + log_weights[i] + math.log(_LOCAL_STEP * sd)
                 n += 1
     return n
 
@@ -239,17 +284,19 @@ def _add(total: float, term: float) -> float:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def unresolved_nodes(
-    photons: Array, seconds: float, flat: Array, bright: float, concentration: float,
-    scaling: float, whole: Array, coarse: Array, nodes: Array,
+    photons: Array, seconds: float, flat: Array, bright: float, pair: Array, pair_shares: Array,
+    concentration: float, scaling: float, whole: Array, coarse: Array, nodes: Array,
 ) -> int:  # fmt: skip
     """Nodes over u and v, here that of the trion, where a state is charged part of the time."""
     n_photons = photons.sum()
     u, log_weights = np.empty(_N_BRIGHT), np.empty(_N_BRIGHT)
-    n_bright = _brightness_nodes(n_photons, seconds, flat.sum(), bright, u, log_weights)
+    n_bright = _brightness_nodes(n_photons, seconds, flat.sum(), bright, pair, u, log_weights)
     rate, shares = np.empty(photons.size), np.empty(photons.size)
+    other = np.empty(photons.size)
     n = 0
     for i in range(n_bright):
         first, count = n, 0
+        other[:] = flat + pair[0] * bright * math.exp(pair[1] * u[i]) * pair_shares
         for j in range(_N_COARSE):
             v = V_LOW + j * _COARSE
             c = charging_share(u[i], v, scaling)
@@ -261,7 +308,7 @@ def unresolved_nodes(
             count += 1
             nodes[n, 0], nodes[n, 1] = u[i], v
             nodes[n, 2] = log_weights[i] + _value(
-                photons, n_photons, seconds, flat, bright, shares, concentration, rate
+                photons, n_photons, seconds, other, bright, shares, concentration, rate
             )
             n += 1
         for j in range(first, n):
@@ -275,6 +322,8 @@ def state_evidence(
     seconds: float,
     flat: Array,
     bright: float,
+    pair: Array,
+    pair_shares: Array,
     concentration: float,
     amplitudes: Array,
     rates: Array,
@@ -284,15 +333,14 @@ def state_evidence(
     whole: Array,
     coarse: Array,
     prior: Array,
-    log_norm: Array,
     nodes: Array,
     out: Array,
 ) -> None:
     """Log evidence of each mechanism of a state, its prior weight included, into `out`."""
     out[:] = _NEVER
     n = nodes_of_state(
-        photons, seconds, flat, bright, concentration, amplitudes, rates, table, log_start,
-        log_step, coarse, nodes,
+        photons, seconds, flat, bright, pair, pair_shares, concentration, amplitudes, rates, table,
+        log_start, log_step, coarse, nodes,
     )  # fmt: skip
     span = math.log(U_HIGH - U_LOW)
     for k in range(n):
@@ -300,15 +348,16 @@ def state_evidence(
         for label in range(N_LABELS):
             if label not in (UNRESOLVED, BACKGROUND):
                 density = log_prior_given_brightness(label, u, v, prior)
-                weight = log_weight(label, u, prior, log_norm)
+                weight = log_weight(label, u, prior)
                 out[label] = _add(out[label], nodes[k, 2] + density + weight - span)
     n = unresolved_nodes(
-        photons, seconds, flat, bright, concentration, prior[1], whole, coarse, nodes
-    )
+        photons, seconds, flat, bright, pair, pair_shares, concentration, prior[1], whole, coarse,
+        nodes,
+    )  # fmt: skip
     for k in range(n):
-        weight = log_weight(UNRESOLVED, nodes[k, 0], prior, log_norm)
+        weight = log_weight(UNRESOLVED, nodes[k, 0], prior)
         out[UNRESOLVED] = _add(out[UNRESOLVED], nodes[k, 2] + weight - span)
     out[BACKGROUND] = log_probability_of_photons(
         photons, photons.sum(), seconds, flat, concentration
-    ) + log_weight(BACKGROUND, 0.0, prior, log_norm)
+    ) + log_weight(BACKGROUND, 0.0, prior)
     out[OTHER] = max(out[OTHER], _NEVER)

@@ -21,15 +21,16 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.optimize import minimize
 from scipy.special import gammaln, logsumexp
 
+from pncbayes.inference.bridge import bridge
 from pncbayes.inference.collapsed import CollapsedPosterior
 from pncbayes.inference.gibbs import GibbsSampler
 from pncbayes.inference.posterior import Parameters
-from pncbayes.inference.shared_kernels import SIZE, draw_points, evolve, log_density
+from pncbayes.inference.shared_kernels import PAIR_SHARE, SIZE, draw_points, evolve, log_density
 from pncbayes.inference.special import log_sum_exp
-from pncbayes.inference.weights import weigh
 from pncbayes.physics.mechanisms import MECHANISMS
 from pncbayes.physics.modelfile import ModelFile
 from pncbayes.physics.tied_decay import DecayTable
@@ -42,12 +43,16 @@ N_LABELS = len(MECHANISMS)
 # Completed paths, and points of what is shared, that are paired.
 _PATHS, _POINTS = 40, 24
 # Of the differential evolution, and where its walkers start.
-_WALKERS, _ROUNDS, _KEPT = 24, 110, 50
-_SPREAD = np.array([0.003, 0.003, 0.2, 0.3, 0.5, 0.02, 0.3, 0.3])
+_WALKERS, _ROUNDS, _KEPT = 30, 130, 50
+_SPREAD = np.array([0.003, 0.003, 0.2, 0.3, 0.5, 0.02, 0.3, 0.3, 0.3, 0.2, 0.5])
 # Draws for the evidence of a reference, and degrees of freedom of the density they are from.
-_TRIALS, _FREEDOM = 200, 5.0
+_TRIALS, _FREEDOM = 600, 5.0
+# Rounds of the evolution that make one independent draw of each walker.
+_ROUNDS_PER_DRAW = 10.0
 # Nats below the best at which a reference no longer counts; states dimmer than this are none.
 _FAR, _DIMMEST_REFERENCE = 18.0, 1.0 / 3.0
+# sd of the logit of the power of the brightness by which biexcitons grow: nearly uniform.
+_POWER_SD = 1.5
 # sd of the shift of the response, in its steps.
 _SHIFT_SD = 0.67
 
@@ -99,7 +104,7 @@ class _Shared:
     ) -> None:
         self.reference = reference
         priors = model.mechanism
-        self.prior, self.log_norm = priors.packed()
+        self.prior = priors.packed()
         dark = float(trace.attrs.get("background_rate_per_s", np.nan))
         dark_sd = float(trace.attrs.get("background_sd_per_s", np.nan))
         known = np.isfinite(dark) and dark > 0
@@ -109,13 +114,15 @@ class _Shared:
         self.mean = np.array([
             np.log(bright.median), np.log(priors.exciton_lifetime_median_ns), 0.0, 0.0,
             np.log(priors.scatter_median), np.log(self.dark), np.log(decays.median), 0.0,
+            np.log(priors.biexciton_share_median), np.log(priors.biexciton_lifetime_median_ns), 0.0,
         ])  # fmt: skip
         self.sd = np.array([
             bright.sigma, priors.exciton_lifetime_sigma, 1.5, 1.5, priors.scatter_sigma,
-            relative, decays.sigma, _SHIFT_SD,
+            relative, decays.sigma, _SHIFT_SD, priors.biexciton_share_sigma,
+            priors.biexciton_lifetime_sigma, _POWER_SD,
         ])  # fmt: skip
         self.table = table
-        self.scatter_median = priors.scatter_median
+        self.priors = priors
 
     @property
     def instrument(self) -> tuple[Array, Array, Array, float, float]:
@@ -127,7 +134,7 @@ class _Shared:
         evidence = np.empty((len(seconds), N_LABELS))
         value = log_density(
             point, self.reference, photons, seconds, *self.instrument, self.mean, self.sd,
-            self.prior, self.log_norm, evidence,
+            self.prior, evidence,
         )  # fmt: skip
         return float(value), evidence
 
@@ -144,7 +151,8 @@ class _Shared:
         best = int(np.argmax(np.log(np.maximum(expected, 1e-12)) @ own))
         return np.array([
             np.log(signal), np.log(lifetimes[best]), 0.3, 0.0,
-            np.log(self.scatter_median * signal), np.log(self.dark), np.log(1000.0), 0.0,
+            np.log(self.priors.scatter_median * signal), np.log(self.dark), np.log(1000.0), 0.0,
+            *self.mean[PAIR_SHARE:],
         ])  # fmt: skip
 
     def climb(self, photons: Array, seconds: Array) -> tuple[Array, float]:
@@ -156,33 +164,41 @@ class _Shared:
         found = minimize(minus, self.start(photons, seconds), method="BFGS")
         return np.asarray(found.x), -float(found.fun)
 
-    def draw(self, top: Array, photons: Array, seconds: Array, rng: np.random.Generator) -> Array:
-        """Draws given photons and times, shape ``(n, SIZE)``."""
+    def draw(
+        self, top: Array, photons: Array, seconds: Array, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
+        """Draws given photons and times, shape ``(n, SIZE)``, and their values."""
         walkers = top + rng.standard_normal((_WALKERS, SIZE)) * _SPREAD
-        kept, _ = evolve(
+        kept, values = evolve(
             walkers, _ROUNDS, _KEPT, self.reference, photons, seconds, *self.instrument,
-            self.mean, self.sd, self.prior, self.log_norm, rng,
+            self.mean, self.sd, self.prior, rng,
         )  # fmt: skip
-        return np.asarray(kept.reshape(-1, SIZE))
+        return np.asarray(kept.reshape(-1, SIZE)), np.asarray(values.reshape(-1))
 
     def log_evidence(
-        self, draws: Array, photons: Array, seconds: Array, rng: np.random.Generator
+        self,
+        draws: Array,
+        values: Array,
+        photons: Array,
+        seconds: Array,
+        rng: np.random.Generator,
     ) -> float:
-        """Log of the integral of the density, by importance draws shaped like `draws`."""
-        centre, spread = (
-            draws.mean(axis=0),
-            np.linalg.cholesky(np.cov(draws.T) + 1e-12 * np.eye(SIZE)),
+        """Log of the integral of the density, by a bridge to one shaped like half of the draws."""
+        half = len(draws) // 2
+        density = stats.multivariate_t(
+            draws[:half].mean(axis=0),
+            np.cov(draws[:half].T) + 1e-12 * np.eye(SIZE),
+            df=_FREEDOM,
         )
-        normal = rng.standard_normal((_TRIALS, SIZE))
-        scale = np.sqrt(_FREEDOM / rng.chisquare(_FREEDOM, size=_TRIALS))
-        points = centre + (normal * scale[:, None]) @ spread.T
-        squares = (normal**2).sum(axis=1) * scale**2
-        log_t = gammaln(0.5 * (_FREEDOM + SIZE)) - gammaln(0.5 * _FREEDOM)
-        log_t -= 0.5 * SIZE * np.log(_FREEDOM * np.pi) + np.log(np.diag(spread)).sum()
-        log_t = log_t - 0.5 * (_FREEDOM + SIZE) * np.log1p(squares / _FREEDOM)
-        values = np.array([self.value(point, photons, seconds)[0] for point in points])
+        points = density.rvs(_TRIALS, random_state=rng)
+        there = np.array([self.value(point, photons, seconds)[0] for point in points])
         # the normal densities of the prior lack their constant, the same for all references
-        return float(weigh(values - log_t).log_mean)
+        figure, _ = bridge(
+            values[half:] - density.logpdf(draws[half:]),
+            there - density.logpdf(points),
+            half / _ROUNDS_PER_DRAW,
+        )
+        return figure
 
 
 def label_states(
@@ -225,8 +241,10 @@ def label_states(
     for one, (top, value) in zip(shared, tops, strict=True):
         if value < highest - _FAR:
             continue
-        points = one.draw(top, mean_photons, mean_seconds, rng)
-        log_z = one.log_evidence(points, mean_photons, mean_seconds, rng)
+        points, values = one.draw(top, mean_photons, mean_seconds, rng)
+        log_z = 0.0
+        if sum(other > highest - _FAR for _, other in tops) > 1:
+            log_z = one.log_evidence(points, values, mean_photons, mean_seconds, rng)
         keep = points[rng.choice(len(points), size=_POINTS, replace=False)]
         part = _Pairs(one, keep, photons, seconds, (mean_photons, mean_seconds), free)
         parts.append(part)
@@ -247,10 +265,10 @@ def compile_labels(
     places = np.empty((2, 2, 2))
     evolve(
         point + 0.01 * rng.standard_normal((4, SIZE)), 1, 1, 0, photons, seconds,
-        *shared.instrument, shared.mean, shared.sd, shared.prior, shared.log_norm, rng,
+        *shared.instrument, shared.mean, shared.sd, shared.prior, rng,
     )  # fmt: skip
     draw_points(
-        point, 0, photons, seconds, *shared.instrument, shared.prior, shared.log_norm, evidence,
+        point, 0, photons, seconds, *shared.instrument, shared.prior, evidence,
         rng.random((2, 3)), np.empty(2, dtype=np.int64), places[0], places[1],
     )  # fmt: skip
 
@@ -345,7 +363,7 @@ def _collect(
         shared, points[n], path[n] = part.shared, part.points[j], chosen[i]
         draw_points(  # type: ignore[call-arg]
             points[n], shared.reference, photons[i], seconds[i], *shared.instrument,
-            shared.prior, shared.log_norm, part.evidence[i, j], rng.random((n_states, 3)),
+            shared.prior, part.evidence[i, j], rng.random((n_states, 3)),
             label[n], places[n], broad[n],
         )  # fmt: skip
     return Labels(

@@ -32,7 +32,8 @@ Array = NDArray[np.float64]
 
 # of the shared parameters
 BRIGHT, LIFETIME, SPREAD, FAST, SCATTER, FLAT, CONCENTRATION, SHIFT = range(8)
-SIZE = 8
+PAIR_SHARE, PAIR_LIFETIME, PAIR_POWER = range(8, 11)
+SIZE = 11
 _COARSE = 0.15
 _N_COARSE = int((V_HIGH - V_LOW) / _COARSE) + 1
 _NEVER = -1e300
@@ -54,7 +55,7 @@ def unpack(point: Array, amplitudes: Array, rates: Array) -> None:
 def _prepare(
     point: Array, tables: Array, scatters: Array, background: Array, log_start: float,
     log_step: float, table: Array, flat: Array, whole: Array, coarse: Array, amplitudes: Array,
-    rates: Array,
+    rates: Array, pair: Array, pair_shares: Array,
 ) -> None:  # fmt: skip
     """Everything that a point says about decays."""
     shift = point[SHIFT]
@@ -66,6 +67,12 @@ def _prepare(
         response += after * scatters[2, g]
         flat[g] = scatter * max(response, 0.0) + dark * background[g]
     unpack(point, amplitudes, rates)
+    pair[0] = math.exp(point[PAIR_SHARE])
+    pair[1] = 1.0 / (1.0 + math.exp(-point[PAIR_POWER]))
+    quenched_shares(
+        np.ones(1), np.full(1, math.exp(-point[PAIR_LIFETIME])), 1.0, table, log_start, log_step,
+        pair_shares,
+    )  # fmt: skip
     quenched_shares(amplitudes, rates, 1.0, table, log_start, log_step, whole)
     for j in range(_N_COARSE):
         ratio = math.exp(V_LOW + j * _COARSE)
@@ -86,7 +93,6 @@ def log_density(
     mean: Array,
     sd: Array,
     prior: Array,
-    log_norm: Array,
     evidence: Array,
 ) -> float:
     """Log density of what is shared, with the mechanisms of all states summed out.
@@ -96,7 +102,9 @@ def log_density(
     point
         Log of the signal rate of the reference, log of its mean lifetime in ns, log of the ratio
         of its two lifetimes, logit of the fast one's amplitude, logs of the rates of scatter and
-        background per s and of the concentration, and the shift of the response in its steps.
+        background per s and of the concentration, the shift of the response in its steps, log of
+        the biexcitons' signal over that of single excitons in the reference, log of their
+        lifetime in ns, and logit of the power of the brightness by which they grow in others.
     reference
         Number of the reference state.
     photons, seconds
@@ -105,7 +113,7 @@ def log_density(
         Of `DecayTable`.
     mean, sd
         Of the normal prior of `point`; that of the scatter is of its log ratio to the signal.
-    prior, log_norm
+    prior
         Priors of the mechanisms.
     evidence
         Filled with the log evidence of each mechanism of each state, shape
@@ -121,21 +129,23 @@ def log_density(
     table = np.empty((tables.shape[1], n_gates))
     flat, whole, coarse = np.empty(n_gates), np.empty(n_gates), np.empty((_N_COARSE, n_gates))
     amplitudes, rates, nodes = np.empty(2), np.empty(2), np.empty((MOST_NODES, 3))
+    pair, pair_shares = np.empty(2), np.empty(n_gates)
     _prepare(
         point, tables, scatters, background, log_start, log_step, table, flat, whole, coarse,
-        amplitudes, rates,
+        amplitudes, rates, pair, pair_shares,
     )  # fmt: skip
     bright, concentration = math.exp(point[BRIGHT]), math.exp(point[CONCENTRATION])
     for s in range(seconds.size):
         if s == reference:
             evidence[s] = 0.0
             value += log_probability_of_photons(
-                photons[s], photons[s].sum(), seconds[s], bright * whole + flat, concentration
-            )
+                photons[s], photons[s].sum(), seconds[s],
+                bright * (whole + pair[0] * pair_shares) + flat, concentration,
+            )  # fmt: skip
             continue
         state_evidence(
-            photons[s], seconds[s], flat, bright, concentration, amplitudes, rates, table,
-            log_start, log_step, whole, coarse, prior, log_norm, nodes, evidence[s],
+            photons[s], seconds[s], flat, bright, pair, pair_shares, concentration, amplitudes,
+            rates, table, log_start, log_step, whole, coarse, prior, nodes, evidence[s],
         )  # fmt: skip
         top = evidence[s].max()
         value += top + math.log(np.exp(evidence[s] - top).sum())
@@ -158,7 +168,6 @@ def evolve(
     mean: Array,
     sd: Array,
     prior: Array,
-    log_norm: Array,
     rng: np.random.Generator,
 ) -> tuple[Array, Array]:
     """Draw by differential evolution: each walker moves by the difference of two others.
@@ -177,7 +186,7 @@ def evolve(
     for w in range(n_walkers):
         values[w] = log_density(
             now[w], reference, photons, seconds, tables, scatters, background, log_start,
-            log_step, mean, sd, prior, log_norm, evidence,
+            log_step, mean, sd, prior, evidence,
         )  # fmt: skip
     kept = np.empty((n_kept, n_walkers, SIZE))
     kept_values = np.empty((n_kept, n_walkers))
@@ -198,7 +207,7 @@ def evolve(
                 trial[i] = now[w, i] + gain * (now[a, i] - now[b, i]) + jitter
             value = log_density(
                 trial, reference, photons, seconds, tables, scatters, background, log_start,
-                log_step, mean, sd, prior, log_norm, evidence,
+                log_step, mean, sd, prior, evidence,
             )  # fmt: skip
             if math.log(rng.random() + 1e-300) < value - values[w]:
                 now[w], values[w] = trial, value
@@ -220,7 +229,6 @@ def draw_points(
     log_start: float,
     log_step: float,
     prior: Array,
-    log_norm: Array,
     evidence: Array,
     uniforms: Array,
     labels: NDArray[np.int64],
@@ -246,10 +254,11 @@ def draw_points(
     table = np.empty((tables.shape[1], n_gates))
     flat, whole, coarse = np.empty(n_gates), np.empty(n_gates), np.empty((_N_COARSE, n_gates))
     amplitudes, rates, nodes = np.empty(2), np.empty(2), np.empty((MOST_NODES, 3))
+    pair, pair_shares = np.empty(2), np.empty(n_gates)
     weights = np.empty(MOST_NODES)
     _prepare(
         point, tables, scatters, background, log_start, log_step, table, flat, whole, coarse,
-        amplitudes, rates,
+        amplitudes, rates, pair, pair_shares,
     )  # fmt: skip
     bright, concentration = math.exp(point[BRIGHT]), math.exp(point[CONCENTRATION])
     places[:], broad[:] = np.nan, np.nan
@@ -261,8 +270,8 @@ def draw_points(
         shares = np.exp(evidence[s] - evidence[s].max())
         labels[s] = _pick(shares, uniforms[s, 0])
         n = nodes_of_state(
-            photons[s], seconds[s], flat, bright, concentration, amplitudes, rates, table,
-            log_start, log_step, coarse, nodes,
+            photons[s], seconds[s], flat, bright, pair, pair_shares, concentration, amplitudes,
+            rates, table, log_start, log_step, coarse, nodes,
         )  # fmt: skip
         if n:
             weights[:n] = np.exp(nodes[:n, 2] - nodes[:n, 2].max())
@@ -272,14 +281,15 @@ def draw_points(
             continue
         if labels[s] == UNRESOLVED:
             n = unresolved_nodes(
-                photons[s], seconds[s], flat, bright, concentration, prior[1], whole, coarse, nodes
-            )
+                photons[s], seconds[s], flat, bright, pair, pair_shares, concentration, prior[1],
+                whole, coarse, nodes,
+            )  # fmt: skip
         for k in range(n):
             if labels[s] != UNRESOLVED:
                 nodes[k, 2] += log_prior_given_brightness(
                     labels[s], nodes[k, 0], nodes[k, 1], prior
                 )
-            nodes[k, 2] += log_weight(labels[s], nodes[k, 0], prior, log_norm)
+            nodes[k, 2] += log_weight(labels[s], nodes[k, 0], prior)
         weights[:n] = np.exp(nodes[:n, 2] - nodes[:n, 2].max())
         places[s] = nodes[_pick(weights[:n], uniforms[s, 1]), :2]
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 __all__ = [
     "AUGER", "BACKGROUND", "HOT_CARRIER", "NBC", "N_LABELS", "OTHER", "UNRESOLVED", "U_HIGH",
     "U_LOW", "V_HIGH", "V_LOW", "charging_share", "log_prior_given_brightness", "log_weight",
-    "norm_of_weights",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -28,7 +27,6 @@ V_LOW, V_HIGH = math.log(0.001), math.log(1.5)
 _OTHER_LOW = math.log(0.005)
 # a state that is charged longer than this is a charged state
 _MOST_CHARGED = 0.9
-_NORM_STEP = 0.02
 _NEVER = -1e300
 
 
@@ -86,52 +84,20 @@ def charging_share(u: float, v: float, scaling: float) -> float:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _raw_weight(label: int, u: float, prior: Array) -> float:
-    """Log weight of a mechanism at a brightness, before they are made to add up to 1."""
-    slack = prior[0]
-    value = math.log(prior[5 + label])
-    if label == HOT_CARRIER or label == NBC:
-        # both lose light: brighter than the reference they are only by the slack
-        value += _log_below(-u / slack)
-    if label == UNRESOLVED and charging_share(u, _OTHER_LOW, prior[1]) <= 0.0:
-        return _NEVER
-    return value
+def log_weight(label: int, u: float, prior: Array) -> float:
+    """Log probability of a mechanism before the decay is seen, at a brightness that it allows.
 
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def norm_of_weights(prior: Array) -> Array:
-    """Log of the sum of the weights of all mechanisms but the background, on a grid of u."""
-    size = int((U_HIGH - U_LOW) / _NORM_STEP) + 2
-    out = np.empty(size)
-    for i in range(size):
-        u, total = U_LOW + i * _NORM_STEP, 0.0
-        for label in range(N_LABELS):
-            if label == BACKGROUND:
-                continue
-            share = 1.0
-            if label == AUGER:
-                share, v = 0.0, V_LOW
-                while v < V_HIGH:
-                    share += 0.02 * math.exp(log_prior_given_brightness(AUGER, u, v, prior))
-                    v += 0.02
-            total += share * math.exp(_raw_weight(label, u, prior))
-        out[i] = math.log(total)
-    return out
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def log_weight(label: int, u: float, prior: Array, log_norm: Array) -> float:
-    """Log probability of a mechanism before the decay is seen, given the brightness.
-
-    Brightness has the same prior for all mechanisms, else that prior would choose between them.
+    Brightness has the same prior for all mechanisms, else that prior would choose between them;
+    what a mechanism does not allow - a hot-carrier state brighter than the exciton - is lost, and
+    makes no other mechanism more probable.
     """
     total = 0.0
     for other in range(N_LABELS):
         total += prior[5 + other]
-    background = prior[5 + BACKGROUND] / total
-    if label == BACKGROUND:
-        return math.log(background)
-    place = min(max((u - U_LOW) / _NORM_STEP, 0.0), log_norm.size - 1.001)
-    low = int(place)
-    norm: float = log_norm[low] + (place - low) * (log_norm[low + 1] - log_norm[low])
-    return _raw_weight(label, u, prior) - norm + math.log1p(-background)
+    value: float = math.log(prior[5 + label] / total)
+    if label == HOT_CARRIER or label == NBC:
+        # both lose light: brighter than the reference they are only by the slack
+        value += _log_below(-u / prior[0])
+    if label == UNRESOLVED and charging_share(u, _OTHER_LOW, prior[1]) <= 0.0:
+        return _NEVER
+    return value

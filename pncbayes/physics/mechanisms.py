@@ -37,7 +37,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pncbayes.physics.mechanism_kernels import charging_share, norm_of_weights
+from pncbayes.physics.mechanism_kernels import charging_share
 
 __all__ = [
     "MECHANISMS",
@@ -71,6 +71,10 @@ class MechanismPriors:
         Of its lifetime, log-normal.
     scatter_median, scatter_sigma
         Of the scatter over the signal of the reference, log-normal.
+    biexciton_share_median, biexciton_share_sigma
+        Of the light of biexcitons over that of single excitons in the reference, log-normal.
+    biexciton_lifetime_median_ns, biexciton_lifetime_sigma
+        Of their lifetime, log-normal.
     weights
         Of the mechanisms of a state, by name; they need not add up to 1.
     """
@@ -83,14 +87,17 @@ class MechanismPriors:
     exciton_lifetime_sigma: float = 1.5
     scatter_median: float = 0.002
     scatter_sigma: float = 2.0
+    biexciton_share_median: float = 0.01
+    biexciton_share_sigma: float = 1.5
+    biexciton_lifetime_median_ns: float = 0.1
+    biexciton_lifetime_sigma: float = 0.7
     weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(MECHANISMS, 1.0))
 
-    def packed(self) -> tuple[Array, Array]:
-        """Return the numbers that the kernels take, and the norm of the weights by brightness."""
+    def packed(self) -> Array:
+        """Return the numbers that the kernels take."""
         weights = np.array([max(self.weights[name], 1e-12) for name in MECHANISMS])
         head = [self.slack, self.scaling_median, self.scaling_sigma, *self.quantum_yield]
-        prior = np.concatenate([head, weights / weights.sum()])
-        return prior, np.asarray(norm_of_weights(prior))
+        return np.concatenate([head, weights / weights.sum()])
 
 
 def radiative_scaling(

@@ -157,7 +157,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "noise": ("excess_variance_ratio",),
     "mechanism": (
         "slack", "radiative_scaling", "quantum_yield", "exciton_lifetime_ns", "scatter_share",
-        "weights",
+        "biexciton_share", "biexciton_lifetime_ns", "weights",
     ),
 }  # fmt: skip
 _TOP = ("schema", "name", "claim", "references", "n_states")
@@ -261,6 +261,8 @@ def _mechanism(content: Mapping[str, Any], path: str) -> MechanismPriors:
     scaling = _log_normal(content, "mechanism", "radiative_scaling", path)
     lifetime = _log_normal(content, "mechanism", "exciton_lifetime_ns", path)
     scatter = _log_normal(content, "mechanism", "scatter_share", path)
+    pair = _log_normal(content, "mechanism", "biexciton_share", path)
+    pair_lifetime = _log_normal(content, "mechanism", "biexciton_lifetime_ns", path)
     slack = _positive(table["slack"], "[mechanism] slack", path)
     if not 0.01 <= slack <= 0.5:
         raise ModelFileError(f"{path}: [mechanism] slack must be within 0.01 to 0.5, got {slack}")
@@ -286,6 +288,10 @@ def _mechanism(content: Mapping[str, Any], path: str) -> MechanismPriors:
         exciton_lifetime_sigma=lifetime.sigma,
         scatter_median=scatter.median,
         scatter_sigma=scatter.sigma,
+        biexciton_share_median=pair.median,
+        biexciton_share_sigma=pair.sigma,
+        biexciton_lifetime_median_ns=pair_lifetime.median,
+        biexciton_lifetime_sigma=pair_lifetime.sigma,
         weights={name: float(weights[name]) for name in MECHANISMS},
     )
 

@@ -45,7 +45,10 @@ def table() -> DecayTable:
     return decay_table(simulated("auger"))
 
 
-POINT = np.array([np.log(5000.0), np.log(6.0), 0.8, 0.2, np.log(8.0), np.log(150.0), 7.0, 0.1])
+POINT = np.array([
+    np.log(5000.0), np.log(6.0), 0.8, 0.2, np.log(8.0), np.log(150.0), 7.0, 0.1,
+    np.log(0.03), np.log(0.08), 0.7,
+])  # fmt: skip
 
 
 def expected_counts(brightness: float, lifetime: float, seconds: float) -> np.ndarray:
@@ -56,7 +59,17 @@ def expected_counts(brightness: float, lifetime: float, seconds: float) -> np.nd
         made["amplitudes"], made["rates"], lifetime, made["table"], table().log_start,
         table().log_step, shares,
     )  # fmt: skip
-    return seconds * (np.exp(POINT[0]) * brightness * shares + made["flat"])
+    return seconds * (np.exp(POINT[0]) * brightness * shares + around(brightness))
+
+
+def around(brightness: float) -> np.ndarray:
+    """Counts per s and gate of a state that are not of single excitons."""
+    made = prepared()
+    share, power = made["pair"]
+    assert share == pytest.approx(0.03)
+    assert power == pytest.approx(1.0 / (1.0 + np.exp(-0.7)))
+    pairs = np.exp(POINT[0]) * share * brightness**power * made["pair_shares"]
+    return made["flat"] + (pairs if brightness > 0.0 else 0.0)
 
 
 @functools.cache
@@ -66,12 +79,13 @@ def prepared() -> dict[str, np.ndarray]:
     made = {
         "table": np.empty_like(own.shares[0]), "flat": np.empty(n_gates),
         "whole": np.empty(n_gates), "coarse": np.empty((49, n_gates)),
-        "amplitudes": np.empty(2), "rates": np.empty(2),
+        "amplitudes": np.empty(2), "rates": np.empty(2), "pair": np.empty(2),
+        "pair_shares": np.empty(n_gates),
     }  # fmt: skip
     _prepare(
         POINT, own.shares, own.scatter, own.background, own.log_start, own.log_step,
         made["table"], made["flat"], made["whole"], made["coarse"], made["amplitudes"],
-        made["rates"],
+        made["rates"], made["pair"], made["pair_shares"],
     )  # fmt: skip
     return made
 
@@ -89,7 +103,7 @@ def log_likelihood(photons: np.ndarray, seconds: float, rate: np.ndarray) -> flo
 
 def integrated(photons: np.ndarray, seconds: float) -> np.ndarray:
     """Log evidence of each mechanism, by a fine grid over the plane."""
-    made, prior, norm = prepared(), *MechanismPriors().packed()
+    made, prior = prepared(), MechanismPriors().packed()
     bright, du, dv = np.exp(POINT[0]), 0.01, 0.01
     u, v = np.arange(U_LOW + du / 2, U_HIGH, du), np.arange(V_LOW, V_HIGH, dv)
     values = np.full((N_LABELS, u.size, v.size), -np.inf)
@@ -100,29 +114,29 @@ def integrated(photons: np.ndarray, seconds: float) -> np.ndarray:
             table().log_step, shares[j],
         )  # fmt: skip
     for i, own in enumerate(u):
-        rough = bright * np.exp(own) * made["whole"] + made["flat"]
+        rough = bright * np.exp(own) * made["whole"] + around(np.exp(own))
         away = photons.sum() - seconds * rough.sum()
         if away**2 > 60.0 * (photons.sum() + 1.0):
             continue
         charged = [charging_share(own, one, prior[1]) for one in v]
         n_charged = np.count_nonzero(charged)
         for j, one in enumerate(v):
-            rate = bright * np.exp(own) * shares[j] + made["flat"]
+            rate = bright * np.exp(own) * shares[j] + around(np.exp(own))
             plain = log_likelihood(photons, seconds, rate)
             for label in (AUGER, HOT_CARRIER, NBC, OTHER):
                 density = log_prior_given_brightness(label, own, one, prior)
-                weight = log_weight(label, own, prior, norm)
+                weight = log_weight(label, own, prior)
                 values[label, i, j] = plain + density + weight + np.log(dv)
             if charged[j]:
                 c = charged[j]
                 mixed = (1 - c) * made["whole"] + c * prior[1] * np.exp(one) * shares[j]
                 values[UNRESOLVED, i, j] = (
-                    log_likelihood(photons, seconds, bright * mixed + made["flat"])
-                    + log_weight(UNRESOLVED, own, prior, norm) - np.log(n_charged)
+                    log_likelihood(photons, seconds, bright * mixed + around(np.exp(own)))
+                    + log_weight(UNRESOLVED, own, prior) - np.log(n_charged)
                 )  # fmt: skip
     found = logsumexp(values, axis=(1, 2)) + np.log(du) - np.log(U_HIGH - U_LOW)
     found[BACKGROUND] = log_likelihood(photons, seconds, made["flat"]) + log_weight(
-        BACKGROUND, 0.0, prior, norm
+        BACKGROUND, 0.0, prior
     )
     return found
 
@@ -142,14 +156,15 @@ def integrated(photons: np.ndarray, seconds: float) -> np.ndarray:
 def test_evidence_of_mechanisms_is_the_integral(
     brightness: float, lifetime: float, seconds: float
 ) -> None:
-    made, prior, norm = prepared(), *MechanismPriors().packed()
+    made, prior = prepared(), MechanismPriors().packed()
     rng = np.random.default_rng(7)
     photons = rng.poisson(expected_counts(brightness, lifetime, seconds)).astype(float)
     found, nodes = np.empty(N_LABELS), np.empty((MOST_NODES, 3))
     state_evidence(
-        photons, seconds, made["flat"], np.exp(POINT[0]), np.exp(POINT[CONCENTRATION]),
-        made["amplitudes"], made["rates"], made["table"], table().log_start, table().log_step,
-        made["whole"], made["coarse"], prior, norm, nodes, found,
+        photons, seconds, made["flat"], np.exp(POINT[0]), made["pair"], made["pair_shares"],
+        np.exp(POINT[CONCENTRATION]), made["amplitudes"], made["rates"], made["table"],
+        table().log_start, table().log_step,
+        made["whole"], made["coarse"], prior, nodes, found,
     )  # fmt: skip
     expected = integrated(photons, seconds)
     # what is far below the best does not matter
