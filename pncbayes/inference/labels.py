@@ -42,9 +42,9 @@ Array = NDArray[np.float64]
 N_LABELS = len(MECHANISMS)
 # Completed paths, and points of what is shared, that are paired.
 _PATHS, _POINTS = 40, 24
-# Of the differential evolution, and where its walkers start.
+# Of the differential evolution.
 _WALKERS, _ROUNDS, _KEPT = 30, 130, 50
-_SPREAD = np.array([0.003, 0.003, 0.2, 0.3, 0.5, 0.02, 0.3, 0.3, 0.3, 0.2, 0.5])
+_MOST_HALVINGS = 12
 # Draws for the evidence of a reference, and degrees of freedom of the density they are from.
 _TRIALS, _FREEDOM = 600, 5.0
 # Rounds of the evolution that make one independent draw of each walker.
@@ -168,12 +168,42 @@ class _Shared:
         self, top: Array, photons: Array, seconds: Array, rng: np.random.Generator
     ) -> tuple[Array, Array]:
         """Draws given photons and times, shape ``(n, SIZE)``, and their values."""
-        walkers = top + rng.standard_normal((_WALKERS, SIZE)) * _SPREAD
+        spread = self._spread(top, photons, seconds)
+        walkers = top + rng.standard_normal((_WALKERS, SIZE)) @ spread.T
         kept, values = evolve(
             walkers, _ROUNDS, _KEPT, self.reference, photons, seconds, *self.instrument,
             self.mean, self.sd, self.prior, rng,
         )  # fmt: skip
         return np.asarray(kept.reshape(-1, SIZE)), np.asarray(values.reshape(-1))
+
+    def _spread(self, top: Array, photons: Array, seconds: Array) -> Array:
+        """Square root of the covariance at the top, by differences; no wider than the prior."""
+
+        def value(point: Array) -> float:
+            return max(self.value(point, photons, seconds)[0], -1e30)
+
+        here = value(top)
+        steps, eye = 0.5 * self.sd, np.eye(SIZE)
+        for i in range(SIZE):
+            for _ in range(_MOST_HALVINGS):
+                drop = 2.0 * here - value(top + steps[i] * eye[i]) - value(top - steps[i] * eye[i])
+                if drop < 2.0:
+                    break
+                # to where a parabola would drop by one
+                steps[i] *= float(np.clip(np.sqrt(1.0 / drop), 0.05, 0.7))
+        ahead = np.array([[value(top + steps[i] * eye[i] + steps[j] * eye[j]) if j <= i else 0.0
+                           for j in range(SIZE)] for i in range(SIZE)])  # fmt: skip
+        behind = np.array([[value(top - steps[i] * eye[i] - steps[j] * eye[j]) if j <= i else 0.0
+                            for j in range(SIZE)] for i in range(SIZE)])  # fmt: skip
+        one = np.array([value(top + steps[i] * eye[i]) + value(top - steps[i] * eye[i])
+                        for i in range(SIZE)])  # fmt: skip
+        bend = np.tril(ahead + behind - one[:, None] - one[None, :] + 2.0 * here, -1) / 2.0
+        bend = bend + bend.T + np.diag(one - 2.0 * here)
+        # in units of the prior, where nothing is wider than one
+        scale = self.sd / steps
+        curvature, axes = np.linalg.eigh(-bend * scale[:, None] * scale[None, :])
+        width = 1.0 / np.sqrt(np.maximum(curvature, 1.0))
+        return np.asarray(self.sd[:, None] * axes * width)
 
     def log_evidence(
         self,
