@@ -295,7 +295,7 @@ def demo(out: Out = Path("demo"), seed: Seed = 1) -> None:
 @contextlib.contextmanager
 def _compiling_ahead() -> Iterator[None]:
     """Use a second core, where there is one, for a part of what the first fit has to compile."""
-    if (os.cpu_count() or 1) < 2:
+    if (os.cpu_count() or 1) < 2 or _is_compiled():
         yield
         return
     command = [sys.executable, "-m", "pncbayes.inference.compile_ahead"]
@@ -306,6 +306,18 @@ def _compiling_ahead() -> Iterator[None]:
         finally:
             helper.terminate()
             helper.wait()
+
+
+def _is_compiled() -> bool:
+    """Whether an earlier run left the last of what the helper compiles: then it is in the way.
+
+    Compiled code of another version of a package is found out later, and made anew.
+    """
+    source = Path(__file__).parent / "inference" / "shared_kernels.py"
+    elsewhere = os.environ.get("NUMBA_CACHE_DIR")
+    folders = Path(elsewhere).glob("*") if elsewhere else [source.parent / "__pycache__"]
+    left = (file for folder in folders for file in folder.glob("shared_kernels.evolve-*.nbi"))
+    return any(file.stat().st_mtime >= source.stat().st_mtime for file in left)
 
 
 def _read(file: Path, salvage: bool, option: list[str] | None, **units: float | None) -> Any:

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from pncbayes import cli
 from pncbayes.cli import app
 from pncbayes.errors import PhotonFileError, PncbayesWarning
+from pncbayes.inference import shared_kernels
 from pncbayes.photons.stream import Photons
 
 RESULTS = {"summary.json", "fit.nc", "overview.png"}
@@ -393,3 +395,18 @@ def test_demo_finds_what_it_simulated(tmp_path: Path) -> None:
     truth = json.loads((out / "dot.truth.json").read_text())
     assert summary["most_probable_n_states"] == truth["n_states"]
     assert summary["file"].endswith("dot.ptu")
+
+
+def test_the_helper_stays_away_where_all_is_compiled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert not cli._is_compiled()
+    left = tmp_path / "inference_1" / "shared_kernels.evolve-10.py312.nbi"
+    left.parent.mkdir()
+    left.touch()
+    assert cli._is_compiled()
+    os.utime(left, (1.0, 1.0))
+    assert not cli._is_compiled()
+    # the name is that of the function whose compiled code is looked for
+    assert hasattr(shared_kernels, "evolve")
