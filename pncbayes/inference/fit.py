@@ -198,6 +198,10 @@ def fit(
     )  # fmt: skip
     # what casts doubt on the answer itself comes first
     notes = hum + judgement.texts + notes
+    if mechanisms is not None and judgement.failures and numbers[best] > 1:
+        notes.append(
+            "mechanisms are those of the states found: where these are in doubt, so are they"
+        )
     predictive = _add_gate_counts(predictive, trace, states)
     tree = xr.DataTree.from_dict(
         {

@@ -219,49 +219,61 @@ def nodes_of_state(
     rate, shares = np.empty(photons.size), np.empty(photons.size)
     other = np.empty(photons.size)
     values = np.empty(_N_COARSE)
-    n = 0
+    n, found = 0, False
+    centre, sd = 0.0, 1.0
     for i in range(n_bright):
         signal = bright * math.exp(u[i])
         other[:] = flat + pair[0] * bright * math.exp(pair[1] * u[i]) * pair_shares
-        top = 0
-        for j in range(_N_COARSE):
-            values[j] = _value(
-                photons, n_photons, seconds, other, signal, coarse[j], concentration, rate
-            )
-            if values[j] > values[top]:
-                top = j
-        sd = 1.0
-        if 0 < top < _N_COARSE - 1:
-            bend = 2.0 * values[top] - values[top - 1] - values[top + 1]
-            sd = _COARSE / math.sqrt(max(bend, 1e-6))
-        if sd > 0.25 or not 0 < top < _N_COARSE - 1:
+        # nodes that are close in brightness share those of the lifetime
+        if not (found and n_bright == 3):
+            top = 0
             for j in range(_N_COARSE):
-                if values[j] > values[top] - 30.0:
-                    nodes[n, 0], nodes[n, 1] = u[i], V_LOW + j * _COARSE
-                    nodes[n, 2] = values[j] + log_weights[i] + math.log(_COARSE)
-                    n += 1
-            continue
-        # closer and closer to the top
-        centre, value, reach = V_LOW + top * _COARSE, values[top], _COARSE
-        before, after = values[top - 1], values[top + 1]
-        for _ in range(12):
-            bend = max(2.0 * value - before - after, 1e-9)
-            moved = 0.5 * reach * (after - before) / bend
-            sd = reach / math.sqrt(bend)
-            centre += min(max(moved, -reach), reach)
-            if reach <= 1.5 * sd and abs(moved) < 0.3 * sd:
-                break
-            reach = max(min(reach, 0.35 * reach + 0.5 * sd), 1e-4)
-            quenched_shares(amplitudes, rates, math.exp(centre), table, log_start, log_step, shares)
-            value = _value(photons, n_photons, seconds, other, signal, shares, concentration, rate)
-            quenched_shares(
-                amplitudes, rates, math.exp(centre - reach), table, log_start, log_step, shares
-            )
-            before = _value(photons, n_photons, seconds, other, signal, shares, concentration, rate)
-            quenched_shares(
-                amplitudes, rates, math.exp(centre + reach), table, log_start, log_step, shares
-            )
-            after = _value(photons, n_photons, seconds, other, signal, shares, concentration, rate)
+                values[j] = _value(
+                    photons, n_photons, seconds, other, signal, coarse[j], concentration, rate
+                )
+                if values[j] > values[top]:
+                    top = j
+            sd = 1.0
+            if 0 < top < _N_COARSE - 1:
+                bend = 2.0 * values[top] - values[top - 1] - values[top + 1]
+                sd = _COARSE / math.sqrt(max(bend, 1e-6))
+            if sd > 0.25 or not 0 < top < _N_COARSE - 1:
+                for j in range(_N_COARSE):
+                    if values[j] > values[top] - 30.0:
+                        nodes[n, 0], nodes[n, 1] = u[i], V_LOW + j * _COARSE
+                        nodes[n, 2] = values[j] + log_weights[i] + math.log(_COARSE)
+                        n += 1
+                continue
+            # closer and closer to the top
+            centre, value, reach = V_LOW + top * _COARSE, values[top], _COARSE
+            before, after = values[top - 1], values[top + 1]
+            for _ in range(12):
+                bend = max(2.0 * value - before - after, 1e-9)
+                moved = 0.5 * reach * (after - before) / bend
+                sd = reach / math.sqrt(bend)
+                centre += min(max(moved, -reach), reach)
+                if reach <= 1.5 * sd and abs(moved) < 0.3 * sd:
+                    break
+                reach = max(min(reach, 0.35 * reach + 0.5 * sd), 1e-4)
+                quenched_shares(
+                    amplitudes, rates, math.exp(centre), table, log_start, log_step, shares
+                )
+                value = _value(
+                    photons, n_photons, seconds, other, signal, shares, concentration, rate
+                )
+                quenched_shares(
+                    amplitudes, rates, math.exp(centre - reach), table, log_start, log_step, shares
+                )
+                before = _value(
+                    photons, n_photons, seconds, other, signal, shares, concentration, rate
+                )
+                quenched_shares(
+                    amplitudes, rates, math.exp(centre + reach), table, log_start, log_step, shares
+                )
+                after = _value(
+                    photons, n_photons, seconds, other, signal, shares, concentration, rate
+                )
+            found = True
         for j in range(_N_LOCAL):
             v = centre + _LOCAL_STEP * sd * (j - _N_LOCAL // 2)
             if V_LOW <= v <= V_HIGH:

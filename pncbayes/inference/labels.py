@@ -41,9 +41,9 @@ Array = NDArray[np.float64]
 
 N_LABELS = len(MECHANISMS)
 # Completed paths, and points of what is shared, that are paired.
-_PATHS, _POINTS = 40, 24
+_PATHS, _POINTS = 40, 16
 # Of the differential evolution.
-_WALKERS, _ROUNDS, _KEPT = 30, 130, 50
+_WALKERS, _ROUNDS, _KEPT = 30, 90, 40
 _MOST_HALVINGS = 12
 # Draws for the evidence of a reference, and degrees of freedom of the density they are from.
 _TRIALS, _FREEDOM = 600, 5.0
