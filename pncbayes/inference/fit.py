@@ -64,6 +64,7 @@ def fit(
     model: str | Path | ModelFile = "free",
     response: Any = None,
     excess_noise: bool = False,
+    mechanisms: bool = True,
     sampler: Literal["evidence", "nuts"] = "evidence",
     strict: bool = False,
     random_seed: int | np.random.Generator | None = None,
@@ -96,6 +97,8 @@ def fit(
     excess_noise
         Give each state an excess variance ratio (negative binomial counts); for photon counts
         only. A warning then says by how much the data prefer it to Poisson counts.
+    mechanisms
+        Say by which mechanism each state loses its light, where there are delays.
     sampler
         Where the draws of states and rates come from: ``"evidence"``, the draws behind the
         evidence, or ``"nuts"``, minutes slower, with r_hat, effective draws and divergences in
@@ -129,7 +132,9 @@ def fit(
     >>> fit.n_states, fit.warnings  # doctest: +SKIP
     """
     spec = load_model(model)
-    check_flags(excess_noise=excess_noise, strict=strict, progressbar=progressbar)
+    check_flags(
+        excess_noise=excess_noise, mechanisms=mechanisms, strict=strict, progressbar=progressbar
+    )
     check_width(width_s)
     most = spec.n_states[1] if max_states is None else max_states
     most = check_whole_number("max_states", most, 1, _MOST_STATES)
@@ -189,16 +194,18 @@ def fit(
         predictive, p_values = predictive_checks(
             totals, float(trace.attrs["width_s"]), replicated, rng, camera_numbers(trace)
         )
-        mechanisms = mechanisms_group(
-            evidences, probability, draws, likelihood, trace, spec, rng.spawn(1)[0], step
-        )
+        named: xr.Dataset | None = None
+        if mechanisms:
+            named = mechanisms_group(
+                evidences, probability, draws, likelihood, trace, spec, rng.spawn(1)[0], step
+            )
     judgement = judge(
         evidences, probability, (wide, narrow), p_values, grid, draws, stats,
         likelihood.nodes_too_few,
     )  # fmt: skip
     # what casts doubt on the answer itself comes first
     notes = hum + judgement.texts + notes
-    if mechanisms is not None and judgement.failures and numbers[best] > 1:
+    if named is not None and judgement.failures and numbers[best] > 1:
         notes.append(
             "mechanisms are those of the states found: where these are in doubt, so are they"
         )
@@ -215,8 +222,8 @@ def fit(
             "/constant_data": _constants(trace),
         }
     )
-    if mechanisms is not None:
-        tree["mechanisms"] = xr.DataTree(mechanisms)
+    if named is not None:
+        tree["mechanisms"] = xr.DataTree(named)
     result = Fit(tree)
     if strict and judgement.failures:
         raise DiagnosticError("the fit is not to be trusted: " + "; ".join(judgement.failures))

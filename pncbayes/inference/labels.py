@@ -170,6 +170,7 @@ class _Shared:
         """Draws given photons and times, shape ``(n, SIZE)``, and their values."""
         spread = self._spread(top, photons, seconds)
         walkers = top + rng.standard_normal((_WALKERS, SIZE)) @ spread.T
+        walkers[0] = top
         kept, values = evolve(
             walkers, _ROUNDS, _KEPT, self.reference, photons, seconds, *self.instrument,
             self.mean, self.sd, self.prior, rng,

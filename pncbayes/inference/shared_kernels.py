@@ -39,6 +39,8 @@ _N_COARSE = int((V_HIGH - V_LOW) / _COARSE) + 1
 _NEVER = -1e300
 # shifts of the response beyond which its table is not made
 _MOST_SHIFT = 2.5
+# nats below the first walker at which another may not start, and halvings of the way to it
+_FAR_OUT, _MOST_HALVINGS = 40.0, 12
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -172,6 +174,7 @@ def evolve(
 ) -> tuple[Array, Array]:
     """Draw by differential evolution: each walker moves by the difference of two others.
 
+    The first walker is a good point, near which the others start.
     Returns the walkers of the last `n_kept` rounds, and their log densities.
 
     References
@@ -184,10 +187,15 @@ def evolve(
     now = walkers.copy()
     values = np.empty(n_walkers)
     for w in range(n_walkers):
-        values[w] = log_density(
-            now[w], reference, photons, seconds, tables, scatters, background, log_start,
-            log_step, mean, sd, prior, evidence,
-        )  # fmt: skip
+        for _ in range(_MOST_HALVINGS):
+            values[w] = log_density(
+                now[w], reference, photons, seconds, tables, scatters, background, log_start,
+                log_step, mean, sd, prior, evidence,
+            )  # fmt: skip
+            # walkers far out would draw all others after them
+            if values[w] > values[0] - _FAR_OUT:
+                break
+            now[w] = 0.5 * (now[w] + now[0])
     kept = np.empty((n_kept, n_walkers, SIZE))
     kept_values = np.empty((n_kept, n_walkers))
     scale = 2.38 / math.sqrt(2.0 * SIZE)
@@ -209,7 +217,7 @@ def evolve(
                 trial, reference, photons, seconds, tables, scatters, background, log_start,
                 log_step, mean, sd, prior, evidence,
             )  # fmt: skip
-            if math.log(rng.random() + 1e-300) < value - values[w]:
+            if value > _NEVER and math.log(rng.random() + 1e-300) < value - values[w]:
                 now[w], values[w] = trial, value
         if sweep >= n_rounds - n_kept:
             kept[sweep - n_rounds + n_kept] = now

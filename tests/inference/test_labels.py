@@ -243,6 +243,15 @@ def test_rates_and_losses_are_those_of_the_simulation() -> None:
     assert abs(samples.mean() - 6.0) < 4 * samples.std() + 0.02
 
 
+def test_mechanisms_can_be_left_out_and_change_nothing_else() -> None:
+    without = pnc.fit(
+        simulated("auger"), max_states=4, mechanisms=False, random_seed=1, progressbar=False
+    )
+    assert without.mechanisms is None
+    np.testing.assert_array_equal(without.n_states, fitted("auger").n_states)
+    np.testing.assert_array_equal(without.states, fitted("auger").states)
+
+
 def test_nothing_is_said_of_mechanisms_without_delays() -> None:
     camera = pnc.camera_trace(
         np.random.default_rng(1).poisson(100.0, 400).astype(float), 0.05,
