@@ -38,6 +38,7 @@ OF_BOTH: list[tuple[str, Any]] = [
     *(("model", value) for value in (3, None, b"free", ["free"])),
 ]
 OF_FIT: list[tuple[str, Any]] = [
+    *(("mechanisms", value) for value in FLAGS),
     *(("progressbar", value) for value in FLAGS),
     *(("strict", value) for value in FLAGS),
     *(("max_states", value) for value in ("3", [2], 0, 13, 2.0, True, np.nan)),
