@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         PncbayesWarning,
     )
     from pncbayes.inference.build import build
+    from pncbayes.inference.compare_models import compare_models
+    from pncbayes.inference.comparison import ModelComparison
     from pncbayes.inference.fit import fit
     from pncbayes.inference.results import Fit, load
     from pncbayes.photons.binning import bin_photons, camera_trace
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DiagnosticError",
     "Fit",
+    "ModelComparison",
     "ModelFileError",
     "PhotonFileError",
     "Photons",
@@ -41,6 +44,7 @@ __all__ = [
     "bin_photons",
     "build",
     "camera_trace",
+    "compare_models",
     "fit",
     "load",
     "plot_overview",
@@ -52,6 +56,7 @@ __all__ = [
 _PUBLIC = {
     "DiagnosticError": "pncbayes.errors",
     "Fit": "pncbayes.inference.results",
+    "ModelComparison": "pncbayes.inference.comparison",
     "ModelFileError": "pncbayes.errors",
     "PhotonFileError": "pncbayes.errors",
     "Photons": "pncbayes.photons.stream",
@@ -59,6 +64,7 @@ _PUBLIC = {
     "bin_photons": "pncbayes.photons.binning",
     "build": "pncbayes.inference.build",
     "camera_trace": "pncbayes.photons.binning",
+    "compare_models": "pncbayes.inference.compare_models",
     "fit": "pncbayes.inference.fit",
     "load": "pncbayes.inference.results",
     "plot_overview": "pncbayes.report.overview",

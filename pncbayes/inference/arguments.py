@@ -15,6 +15,7 @@ from pncbayes.photons.stream import Photons
 
 __all__ = [
     "check_flags",
+    "check_has_decays",
     "check_is_whole_recording",
     "check_whole_number",
     "check_width",
@@ -112,6 +113,20 @@ def check_is_whole_recording(trace: xr.Dataset, photons: Photons | None) -> None
             f"{photons.duration_s:g} s fills {int(whole)}: it was cut after binning. Cut the "
             "photons and bin those, or set the attributes `digest` and `path` of the trace to "
             "empty text to have it fitted as it is"
+        )
+
+
+def check_has_decays(trace: xr.Dataset) -> None:
+    """Raise ValueError if a trace has no delays, or no response to read them with."""
+    if trace.sizes["gate"] < 2 or not np.isfinite(trace.attrs.get("period_ns", np.nan)):
+        raise ValueError(
+            "`data` has no delays, and brightness alone cannot tell mechanisms apart; give "
+            "photons with delays after the pulse"
+        )
+    if "response" not in trace:
+        raise ValueError(
+            "`data` has no instrument response, without which decays cannot be tied to physics; "
+            "give `response`, or leave it to be taken from the rise of the decay"
         )
 
 

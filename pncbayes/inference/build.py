@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.arguments import (
     check_flags,
+    check_has_decays,
     check_is_whole_recording,
     check_width,
     random_generator,
@@ -24,22 +25,29 @@ from pncbayes.inference.grid import choose_grid
 from pncbayes.inference.optimum import find_modes
 from pncbayes.inference.posterior import Posterior
 from pncbayes.inference.pymc_model import model_of
+from pncbayes.inference.structured import StructuredPosterior, instrument_priors
+from pncbayes.inference.structured_evidence import find_structured_modes
+from pncbayes.inference.structured_pymc import structured_model_of
 from pncbayes.photons.binning import bin_photons, merge_empty_gates, photons_of, rebin
 from pncbayes.photons.stream import Photons
 from pncbayes.physics.modelfile import ModelFile, load_model
+from pncbayes.physics.structured_emission import recorder_of
+from pncbayes.physics.structured_file import is_structured, load_structured
+from pncbayes.physics.structures import StructuredModel
 
 __all__ = ["build"]
 
 
 def build(
     data: Photons | xr.Dataset | str | os.PathLike[str],
-    model: str | Path | ModelFile = "free",
+    model: str | Path | ModelFile | StructuredModel = "free",
     n_states: int | None = None,
     *,
     width_s: float | None = None,
     response: Any = None,
     excess_noise: bool = False,
     ordered: bool = True,
+    scatter: bool = True,
     random_seed: int | np.random.Generator | None = None,
 ) -> pm.Model:
     """Write a model with a given number of states as a PyMC model.
@@ -69,6 +77,26 @@ def build(
     potentials are ignored in prior draws: the one here is the likelihood, and prior draws are to
     do without it.
 
+    A structured model (``"auger"``, ``"hot_carrier"``, ``"nbc"``, ``"mixed"``,
+    ``"two_emitters"``) has the parameters of its file under their names, as
+    ``exciton_lifetime_ns``, ``k_trap_per_s`` and ``k_auger_per_ns``; with two emitters each after
+    ``emitter_1_`` or ``emitter_2_``. Besides:
+
+    ========================== ====================== ==========================================
+    ``log_lifetime_spread``                           log of slow over fast lifetime of the two
+                                                      exponentials of the exciton
+    ``fast_amplitude``                                amplitude of the fast one at time zero
+    ``biexciton_power``                               of the brightness, by which biexcitons grow
+    ``background_rate_per_s``                         prior from what is known of the recording
+    ``response_shift``                                of the response, in 0.15 of its width
+    ``lifetime_deviation``     emitter, dim_level     log lifetimes off their place, in slacks
+    ``decay_concentration``                           of the decays around their shapes
+    ``decay_deviation``        state, gate            of each gate, standard normal
+    ========================== ====================== ==========================================
+
+    the last two with `scatter` only. ``k_radiative_per_ns`` is deterministic, too, where the model
+    has a quantum yield. The posterior is that of `pncbayes.compare_models`.
+
     Parameters
     ----------
     data
@@ -76,7 +104,8 @@ def build(
     model
         Name or path of a model file.
     n_states
-        Number of states; 2, or the nearest that the model file allows, if not given.
+        Number of states; 2, or the nearest that the model file allows, if not given. Of a
+        structured model, one that its parts make; the fewest if not given.
     width_s
         Bin width of the likelihood in s; by the rule of `pncbayes.fit` if not given.
     response
@@ -87,6 +116,9 @@ def build(
         States from bright to dim. Otherwise ``rate_per_s`` is free, ``brightest_rate_per_s`` and
         ``relative_brightness`` are not, and states may pass each other: better where delays tell
         states of about equal brightness apart.
+    scatter
+        Of a structured model: let the decay of each state scatter around its shape. Without, the
+        free variables are the named parameters alone, and shapes are taken to be exact.
     random_seed
         Seed of the rule for the bin width and of the climb.
 
@@ -113,7 +145,22 @@ def build(
     >>> with model:  # doctest: +SKIP
     ...     pm.Potential("dim", pm.logp(pm.Normal.dist(400, 50), model["rate_per_s"][1]))
     >>> known = pm.observe(model, {"brightest_rate_per_s": 2.0e4})  # doctest: +SKIP
+
+    A structured model, with a lifetime that is known:
+
+    >>> model = pnc.build(trace, "auger")  # doctest: +SKIP
+    >>> known = pm.observe(model, {"exciton_lifetime_ns": 6.0})  # doctest: +SKIP
     """
+    check_flags(excess_noise=excess_noise, ordered=ordered, scatter=scatter)
+    check_width(width_s)
+    if isinstance(model, StructuredModel) or is_structured(model):
+        if excess_noise:
+            raise ValueError(
+                "`excess_noise` must be False for a structured model: its counts are Poisson"
+            )
+        return _build_structured(
+            load_structured(model), data, n_states, width_s, response, scatter, random_seed
+        )
     spec = load_model(model)
     fewest, most = spec.n_states
     number = min(max(2, fewest), most) if n_states is None else n_states
@@ -124,24 +171,56 @@ def build(
             f"`n_states` must be {fewest} to {most} in the model {spec.name!r}, got {n_states}; "
             "raise the limit in a copy of the model file"
         )
-    check_flags(excess_noise=excess_noise, ordered=ordered)
-    check_width(width_s)
     rng = random_generator(random_seed)
-    data = read_data(data, response)
-    if isinstance(data, Photons):
-        data = bin_photons(data, response=response)
-    data = merge_empty_gates(data)
-    # held here: every step that bins anew would read the file again
-    photons = photons_of(data)
-    check_is_whole_recording(data, photons)
-    counts, width = _counts(data, spec, width_s, rng)
+    trace, counts, width = _gridded(data, response, spec, width_s, rng)
     likelihood = BinnedLikelihood(
-        counts, width, excess_noise=excess_noise, camera=camera_numbers(data)
+        counts, width, excess_noise=excess_noise, camera=camera_numbers(trace)
     )
     posterior = Posterior(likelihood, spec, int(number))
     mode = find_modes(posterior, counts, width, None, rng, n_starts=3, n_climbs=1)[0]
     start = posterior.unpack(mode.vector).ordered().rate_per_s
     return model_of(posterior, ordered=ordered, start_rate_per_s=start)
+
+
+def _build_structured(
+    hypothesis: StructuredModel,
+    data: Any,
+    n_states: Any,
+    width_s: float | None,
+    response: Any,
+    scatter: bool,
+    random_seed: Any,
+) -> pm.Model:
+    by_number = {variant.n_states: variant for variant in reversed(hypothesis.variants())}
+    number = min(by_number) if n_states is None else n_states
+    if isinstance(number, bool) or number not in by_number:
+        raise ValueError(
+            f"`n_states` must be one of {', '.join(map(str, sorted(by_number)))} in the model "
+            f"{hypothesis.name!r}, got {n_states!r}; its parts make no other number"
+        )
+    rng = random_generator(random_seed)
+    trace, counts, width = _gridded(data, response, load_model("free"), width_s, rng)
+    check_has_decays(trace)
+    posterior = StructuredPosterior(
+        by_number[number], counts, width, recorder_of(trace), instrument_priors(trace)
+    )
+    start = find_structured_modes(posterior, rng)[0][0]
+    return structured_model_of(posterior, scatter=scatter, start=start)
+
+
+def _gridded(
+    data: Any, response: Any, spec: ModelFile, width_s: float | None, rng: np.random.Generator
+) -> tuple[xr.Dataset, NDArray[np.float64], float]:
+    """Trace, counts on the grid of the likelihood, and its width."""
+    data = read_data(data, response)
+    if isinstance(data, Photons):
+        data = bin_photons(data, response=response)
+    trace = merge_empty_gates(data)
+    # held here: every step that bins anew would read the file again
+    photons = photons_of(trace)
+    check_is_whole_recording(trace, photons)
+    counts, width = _counts(trace, spec, width_s, rng)
+    return trace, counts, width
 
 
 def _counts(

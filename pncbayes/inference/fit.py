@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import warnings as python_warnings
-from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -14,15 +11,13 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from pncbayes.errors import DiagnosticError, PncbayesWarning
+from pncbayes.errors import DiagnosticError
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.arguments import (
     check_flags,
-    check_is_whole_recording,
     check_whole_number,
     check_width,
     random_generator,
-    read_data,
 )
 from pncbayes.inference.assemble import (
     camera_numbers,
@@ -40,10 +35,12 @@ from pncbayes.inference.judge import dead_time_notes, hum_notes, judge
 from pncbayes.inference.mechanism_group import mechanisms_group
 from pncbayes.inference.optimum import settle
 from pncbayes.inference.posterior import Parameters, Posterior
+from pncbayes.inference.progress import progress
 from pncbayes.inference.results import Fit
 from pncbayes.inference.scan import probabilities, scan_n_states
 from pncbayes.inference.sensitivity import reweighted_probabilities
-from pncbayes.photons.binning import bin_photons, merge_empty_gates, photons_of
+from pncbayes.inference.trace import trace_to_fit
+from pncbayes.photons.binning import photons_of
 from pncbayes.photons.stream import Photons
 from pncbayes.physics.modelfile import ModelFile, load_model
 
@@ -145,14 +142,13 @@ def fit(
     if spec.n_states[0] == spec.n_states[1]:
         most = spec.n_states[1]
     fewest = min(spec.n_states[0], most)
-    trace, notes = _trace(data, width_s, response)
+    trace, notes = trace_to_fit(data, width_s, response)
     # held here: every step that bins anew would read the file again
     photons = photons_of(trace)
-    check_is_whole_recording(trace, photons)
     numbers = list(range(fewest, most + 1))
     hum = hum_notes(photons)
     notes += dead_time_notes(trace)
-    with _progress(2 * len(numbers) + 5, progressbar) as step:
+    with progress(2 * len(numbers) + 5, progressbar) as step:
         step("bin width")
         grid = choose_grid(trace, spec, rng)
         likelihood = BinnedLikelihood(
@@ -230,26 +226,6 @@ def fit(
     return result
 
 
-def _trace(
-    data: Photons | xr.Dataset | str | os.PathLike[str], width_s: float | None, response: Any
-) -> tuple[xr.Dataset, list[str]]:
-    """Trace to fit, and what was said while it was made."""
-    data = read_data(data, response)
-    if isinstance(data, xr.Dataset):
-        own = float(data.attrs["width_s"])
-        if width_s is not None and not np.isclose(width_s, own, rtol=1e-6, atol=0.0):
-            raise ValueError(
-                f"`width_s` is {width_s} s but the trace has bins of {own} s; leave `width_s` "
-                "out, or give the photons"
-            )
-        return merge_empty_gates(data), list(json.loads(data.attrs.get("warnings", "[]")))
-    with python_warnings.catch_warnings():
-        # they are kept in the trace and come back as warnings of the fit
-        python_warnings.simplefilter("ignore", PncbayesWarning)
-        trace = bin_photons(data, width_s, response=response)
-    return merge_empty_gates(trace), list(json.loads(trace.attrs.get("warnings", "[]")))
-
-
 def _best_point(evidence: Evidence, posterior: Posterior) -> Parameters:
     settle(posterior, evidence.mode)
     return posterior.unpack(evidence.mode.vector).ordered()
@@ -323,22 +299,3 @@ def _attrs(
     if isinstance(random_seed, int | np.integer):
         attrs["random_seed"] = int(random_seed)
     return attrs
-
-
-@contextlib.contextmanager
-def _progress(total: int, show: bool) -> Iterator[Callable[[str], None]]:
-    """Progress bar on standard error; a function that moves it on and says what comes next."""
-    if not show:
-        yield lambda text: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:<16}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("fit", total=total)
-
-        def step(text: str) -> None:
-            bar.update(task, advance=1, description=text)
-
-        yield step

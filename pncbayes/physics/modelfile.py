@@ -126,6 +126,23 @@ def load_model(model: str | os.PathLike[str] | ModelFile) -> ModelFile:
     """
     if isinstance(model, ModelFile):
         return model
+    content, text, path = read_model_file(model)
+    if content.get("family") == "structured":
+        raise ModelFileError(
+            f"{path}: a structured model, for `pncbayes.build` and `pncbayes.compare_models`; "
+            "`fit` takes one whose decays are free, as 'free' is"
+        )
+    return _parse(content, text, path)
+
+
+def read_model_file(model: str | os.PathLike[str]) -> tuple[dict[str, Any], str, str]:
+    """Read a model file by name or path: its content, its text and its path.
+
+    Raises
+    ------
+    ModelFileError
+        If it is not there, or not TOML.
+    """
     if not isinstance(model, str | os.PathLike):
         raise ModelFileError(
             f"`model` must be a name, the path of a .toml file or a `ModelFile`, got {model!r}; "
@@ -147,7 +164,7 @@ def load_model(model: str | os.PathLike[str] | ModelFile) -> ModelFile:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{path}: not a TOML file ({error})") from error
-    return _parse(content, text, str(path))
+    return content, text, str(path)
 
 
 _TABLES: dict[str, tuple[str, ...]] = {
@@ -164,13 +181,13 @@ _TOP = ("schema", "name", "claim", "references", "n_states")
 
 
 def _parse(content: Mapping[str, Any], text: str, path: str) -> ModelFile:
-    _check_keys(content, (*_TOP, *_TABLES), path, "the file")
+    check_keys(content, (*_TOP, *_TABLES), path, "the file")
     if content["schema"] is True or content["schema"] != SCHEMA:
         raise ModelFileError(
             f"{path}: `schema` is {content['schema']!r}; this version reads {SCHEMA}"
         )
     for table, keys in _TABLES.items():
-        _check_keys(content[table], keys, path, f"[{table}]")
+        check_keys(content[table], keys, path, f"[{table}]")
     n_states = content["n_states"]
     if (
         not isinstance(n_states, list)
@@ -197,9 +214,9 @@ def _parse(content: Mapping[str, Any], text: str, path: str) -> ModelFile:
             f"{path}: `references` must be a list of DOIs as text, got {references!r}"
         )
     return ModelFile(
-        name=_text(content["name"], "name", path),
-        claim=_text(content["claim"], "claim", path),
-        references=tuple(_text(item, "references", path) for item in references),
+        name=check_text(content["name"], "name", path),
+        claim=check_text(content["claim"], "claim", path),
+        references=tuple(check_text(item, "references", path) for item in references),
         n_states=(n_states[0], n_states[1]),
         brightest_rate_per_s=_log_normal(content, "brightness", "brightest_rate_per_s", path),
         repulsion=_positive(content["brightness"]["repulsion"], "repulsion", path),
@@ -214,7 +231,7 @@ def _parse(content: Mapping[str, Any], text: str, path: str) -> ModelFile:
     )
 
 
-def _check_keys(table: Any, allowed: tuple[str, ...], path: str, where: str) -> None:
+def check_keys(table: Any, allowed: tuple[str, ...], path: str, where: str) -> None:
     if not isinstance(table, dict):
         raise ModelFileError(f"{path}: {where} must be a table, got {table!r}")
     for key in table:
@@ -227,7 +244,7 @@ def _check_keys(table: Any, allowed: tuple[str, ...], path: str, where: str) -> 
             raise ModelFileError(f"{path}: {where} lacks the key {key!r}")
 
 
-def _text(value: Any, key: str, path: str) -> str:
+def check_text(value: Any, key: str, path: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ModelFileError(f"{path}: `{key}` must be text, got {value!r}")
     return value
@@ -249,7 +266,7 @@ def _log_normal(content: Mapping[str, Any], table: str, key: str, path: str) -> 
             f"{path}: {where} must be "
             f'{{ dist = "LogNormal", median = ..., sigma = ... }}, got {prior!r}'
         )
-    _check_keys(prior, ("dist", "median", "sigma"), path, where)
+    check_keys(prior, ("dist", "median", "sigma"), path, where)
     return LogNormal(
         _positive(prior["median"], f"{where} median", path),
         _positive(prior["sigma"], f"{where} sigma", path),
@@ -267,7 +284,7 @@ def _mechanism(content: Mapping[str, Any], path: str) -> MechanismPriors:
     if not 0.01 <= slack <= 0.5:
         raise ModelFileError(f"{path}: [mechanism] slack must be within 0.01 to 0.5, got {slack}")
     weights = table["weights"]
-    _check_keys(weights, MECHANISMS, path, "[mechanism] weights")
+    check_keys(weights, MECHANISMS, path, "[mechanism] weights")
     for name, value in weights.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not 0 <= value < _LARGEST:
@@ -301,7 +318,7 @@ def _share_range(prior: Any, where: str, path: str) -> tuple[float, float]:
         raise ModelFileError(
             f'{path}: {where} must be {{ dist = "Uniform", low = ..., high = ... }}, got {prior!r}'
         )
-    _check_keys(prior, ("dist", "low", "high"), path, where)
+    check_keys(prior, ("dist", "low", "high"), path, where)
     low, high = prior["low"], prior["high"]
     numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in (low, high))
     if not numbers or not 0 <= low < high <= 1:
