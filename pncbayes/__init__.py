@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pncbayes.photons.stream import Photons
     from pncbayes.photons.writers import write_photons
     from pncbayes.physics.simulate import simulate
+    from pncbayes.report.intensity_lifetime import plot_intensity_lifetime
     from pncbayes.report.overview import plot_overview
 
     __version__: str
@@ -43,6 +44,7 @@ __all__ = [
     "camera_trace",
     "fit",
     "load",
+    "plot_intensity_lifetime",
     "plot_overview",
     "read",
     "simulate",
@@ -61,6 +63,7 @@ _PUBLIC = {
     "camera_trace": "pncbayes.photons.binning",
     "fit": "pncbayes.inference.fit",
     "load": "pncbayes.inference.results",
+    "plot_intensity_lifetime": "pncbayes.report.intensity_lifetime",
     "plot_overview": "pncbayes.report.overview",
     "read": "pncbayes.photons.formats",
     "simulate": "pncbayes.physics.simulate",
