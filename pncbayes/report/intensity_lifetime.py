@@ -11,6 +11,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Polygon
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
+from scipy.special import ndtri
+from scipy.stats import rankdata
 
 from pncbayes.errors import ModelFileError
 from pncbayes.inference.mechanism_tables import UNDETERMINED, MechanismTables
@@ -81,10 +83,10 @@ class _State:
 def plot_intensity_lifetime(fit: Any, ax: Axes | None = None) -> Axes:
     """Draw the states in the plane of lifetime and intensity, and where each mechanism lies.
 
-    A state is an ellipse that holds 90 % of its posterior, from the draws of its rate and its
-    amplitude-averaged lifetime, with its median. Its colour is that of the mechanism named for it,
-    grey where none is; beside it stand its number, the most probable mechanism with a question
-    mark where that is not named, and its probability.
+    A state is an outline that holds 90 % of its posterior, from the draws of its rate and its
+    amplitude-averaged lifetime (an ellipse where these are normal), with its median. Its colour is
+    that of the mechanism named for it, grey where none is; beside it stand its number, the most
+    probable mechanism with a question mark where that is not named, and its probability.
 
     Bands are the places of the mechanisms as seen from the exciton, one standard deviation wide
     (`pncbayes.physics.loci`): they are priors, not fitted. ``Auger``: a trion, R = m; ``NBC``:
@@ -206,18 +208,25 @@ def _verdicts(tables: MechanismTables) -> list[tuple[str, str]]:
 
 
 def _ellipse(logs: Array) -> Array:
-    """Outline that holds 90 % of normal draws in the logarithms, shape ``(n, 2)``.
+    """Outline around 90 % of draws of two logarithms of shape ``(2, n_draws)``, ``(n, 2)``.
 
-    `logs` has shape ``(2, n_draws)``.
+    For normal draws it is an ellipse. Others are made normal by their ranks, one by one, and back:
+    a lifetime that may be shorter, but not longer, than its median has an outline that says so.
     """
-    if logs.shape[1] < 3:
+    n_draws = logs.shape[1]
+    if n_draws < 3:
         return np.empty((0, 2))
-    values, vectors = np.linalg.eigh(np.cov(logs))
+    scores = ndtri((rankdata(logs, axis=1) - 0.5) / n_draws)
+    x, y = scores - scores.mean(axis=1, keepdims=True)
+    correlation = float(x @ y / max(np.sqrt((x @ x) * (y @ y)), 1e-12))
     angle = np.linspace(0.0, 2.0 * np.pi, 73)
-    circle = np.stack([np.cos(angle), np.sin(angle)])
-    axes = vectors * np.sqrt(np.maximum(values, 0.0))
-    outline: Array = np.exp(logs.mean(axis=1) + _RADIUS_90 * (axes @ circle).T)
-    return outline
+    across, up = _RADIUS_90 * np.cos(angle), _RADIUS_90 * np.sin(angle)
+    up = correlation * across + np.sqrt(max(1.0 - correlation**2, 0.0)) * up
+    outline = [
+        np.interp(at, np.sort(own_scores), np.sort(own))
+        for at, own_scores, own in zip((across, up), scores, logs, strict=True)
+    ]
+    return np.asarray(np.exp(np.stack(outline, axis=1)))
 
 
 def _priors(tree: Any) -> MechanismPriors:

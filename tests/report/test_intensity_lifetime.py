@@ -120,6 +120,17 @@ def test_an_ellipse_holds_ninety_percent_of_the_draws(make_fit: Callable[..., An
     assert not ellipse.contains_points([[1.3, 7.9 - np.log(1e3)]])[0]
 
 
+def test_a_skewed_posterior_has_a_skewed_outline(make_fit: Callable[..., Any]) -> None:
+    fit = make_fit(2)
+    shorter = np.random.default_rng(3).exponential(0.3, 200)
+    fit.tree["posterior"]["lifetime_ns"][0, :, 1] = 4.0 * np.exp(-shorter)
+    outline = patches_of(plot_intensity_lifetime(fit))["state 1"].get_xy()[:, 0]
+    middle = 4.0 * np.exp(-np.median(shorter))
+    assert 4.0 * np.exp(-shorter.min()) >= outline.max() > middle
+    # as far as the shortest 1.6 % of the draws
+    assert outline.min() == pytest.approx(4.0 * np.exp(-np.quantile(shorter, 0.984)), rel=0.05)
+
+
 @pytest.mark.parametrize("reference", [0, 1])
 def test_bands_start_at_the_exciton_found(make_fit: Callable[..., Any], reference: int) -> None:
     said = [("auger", 0.95), ("auger", 0.95), ("nbc", 0.95)]
