@@ -167,6 +167,12 @@ def test_bands_are_those_of_the_model_of_the_fit(make_fit: Callable[..., Any]) -
     assert Outline(patches_of(ax)["auger"].get_xy()).contains_points([middle])[0]
 
 
+def test_a_model_that_cannot_be_read_has_the_default_bands(make_fit: Callable[..., Any]) -> None:
+    fit = make_fit(2)
+    fit.tree.attrs["model_text"] = "schema = 99"
+    assert "Auger, R = 2" in texts_of(plot_intensity_lifetime(fit))
+
+
 def test_a_ring_stands_where_scatter_moved_a_state_from(make_fit: Callable[..., Any]) -> None:
     fit = named_fit(make_fit, [("nbc", 1.0), ("hot_carrier", 0.95), ("nbc", 0.95)])
     assert "ring: scatter taken out" not in texts_of(plot_intensity_lifetime(fit))
