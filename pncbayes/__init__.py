@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pncbayes.photons.stream import Photons
     from pncbayes.photons.writers import write_photons
     from pncbayes.physics.simulate import simulate
+    from pncbayes.report.intensity_lifetime import plot_intensity_lifetime
     from pncbayes.report.overview import plot_overview
 
     __version__: str
@@ -47,6 +48,7 @@ __all__ = [
     "compare_models",
     "fit",
     "load",
+    "plot_intensity_lifetime",
     "plot_overview",
     "read",
     "simulate",
@@ -67,6 +69,7 @@ _PUBLIC = {
     "compare_models": "pncbayes.inference.compare_models",
     "fit": "pncbayes.inference.fit",
     "load": "pncbayes.inference.results",
+    "plot_intensity_lifetime": "pncbayes.report.intensity_lifetime",
     "plot_overview": "pncbayes.report.overview",
     "read": "pncbayes.photons.formats",
     "simulate": "pncbayes.physics.simulate",

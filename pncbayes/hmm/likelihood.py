@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,10 @@ from pncbayes.hmm.emission import (
     mixed_excess,
     mixed_excess_pullback,
 )
+from pncbayes.hmm.nodes import choose_n_nodes, nodes_wanted
 from pncbayes.hmm.runs import find_runs, share_rows
-from pncbayes.hmm.sparse import Active, ColumnSlopes, SparseColumns
+from pncbayes.hmm.slopes import ColumnSlopes, Gradient
+from pncbayes.hmm.sparse import Active, SparseColumns
 from pncbayes.hmm.switching import (
     n_pairs,
     pair_nodes,
@@ -34,49 +36,6 @@ Index = NDArray[np.int64]
 
 # Exits per bin beyond which the chain is at rest within a bin: indistinguishable from one level.
 FASTEST_PER_BIN = 100.0
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """Log-likelihood and its derivatives.
-
-    Attributes
-    ----------
-    value
-        Log-likelihood, natural logarithm, with all constants.
-    gate_rate
-        With respect to the rates per s and gate, shape ``(n_states, n_gates)``.
-    transition_rate
-        With respect to the transition rates per s, shape ``(n_states, n_states)``, 0 on the
-        diagonal.
-    excess
-        With respect to the excess variance ratios, shape ``(n_states,)``, or None.
-    occupied_s
-        Expected time in each state, shape ``(n_states,)``.
-    """
-
-    value: float
-    gate_rate: Array
-    transition_rate: Array
-    excess: Array | None
-    occupied_s: Array
-
-
-def nodes_wanted(totals: Array) -> float:
-    """Quadrature nodes that would resolve where in a bin a switch happened.
-
-    The likelihood as a function of the share of a bin has a width of about one over the square
-    root of the counts times the contrast, so the number of nodes grows with the number of
-    distinguishable levels between the dimmest and the brightest bin.
-    """
-    low, high = np.quantile(totals, [0.001, 0.999])
-    distinguishable = 2.0 * (np.sqrt(max(high, 0.0)) - np.sqrt(max(low, 0.0)))
-    return float(np.ceil(0.7 * distinguishable) + 3)
-
-
-def choose_n_nodes(totals: Array, *, fewest: int = 4, most: int = 16) -> int:
-    """Quadrature nodes that are used: `nodes_wanted`, but within bounds."""
-    return int(np.clip(nodes_wanted(totals), fewest, most))
 
 
 class BinnedLikelihood:
@@ -249,7 +208,7 @@ class BinnedLikelihood:
         Where the value is minus infinity the derivatives are 0.
         """
         if self._too_fast(transition_rate_per_s):
-            return self._impossible(gate_rate_per_s, excess)
+            return Gradient.impossible(gate_rate_per_s, excess)
         if active is None and isinstance(self.emission, PoissonEmission):
             found, gate_rate, transition_rate, occupied = dense_kernels.gradient(
                 *self._data,
@@ -272,7 +231,7 @@ class BinnedLikelihood:
                 matrices, self.row_of_bin, *self._grouped, initial
             )
             if not np.isfinite(value):
-                return self._impossible(gate_rate_per_s, excess)
+                return Gradient.impossible(gate_rate_per_s, excess)
             parts = sparse.pullback(slope, stay, pair_weights)
             value += active.constant
             largest = sparse.largest
@@ -283,7 +242,7 @@ class BinnedLikelihood:
                 matrices, self.row_of_bin, *self._grouped, initial
             )
             if not np.isfinite(value):
-                return self._impossible(gate_rate_per_s, excess)
+                return Gradient.impossible(gate_rate_per_s, excess)
             slope, stay_slope, pair_slope = numba_columns.columns_pullback(
                 columns, matrix_slope, stay, pair_weights
             )
@@ -315,16 +274,6 @@ class BinnedLikelihood:
             transition_rate=rates_slope,
             excess=parts.excess,
             occupied_s=parts.occupied * self.width_s,
-        )
-
-    def _impossible(self, gate_rate_per_s: Array, excess: Array | None) -> Gradient:
-        n_states = len(gate_rate_per_s)
-        return Gradient(
-            value=-np.inf,
-            gate_rate=np.zeros_like(gate_rate_per_s),
-            transition_rate=np.zeros((n_states, n_states)),
-            excess=None if excess is None else np.zeros(n_states),
-            occupied_s=np.zeros(n_states),
         )
 
     def active_rows(

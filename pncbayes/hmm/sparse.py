@@ -14,11 +14,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pncbayes.hmm.emission import Emission, mixed_excess, mixed_excess_pullback
+from pncbayes.hmm.slopes import ColumnSlopes
 
 if TYPE_CHECKING:
     from pncbayes.hmm.likelihood import BinnedLikelihood
 
-__all__ = ["Active", "ColumnSlopes", "SparseColumns"]
+__all__ = ["Active", "SparseColumns"]
 
 Array = NDArray[np.float64]
 
@@ -45,29 +46,6 @@ class Active:
     def choose(cls, emission: Emission, rows: list[NDArray[np.intp]]) -> Active:
         """Take the rows of each pair out of the data once, for all evaluations to come."""
         return cls(rows, [emission.take(some) for some in rows], 0.0)
-
-
-@dataclass(frozen=True)
-class ColumnSlopes:
-    """Derivatives with respect to what the columns were made of.
-
-    Attributes
-    ----------
-    means
-        Expected counts per bin of each state and gate, shape ``(n_states, n_gates)``.
-    excess
-        Excess variance ratios, shape ``(n_states,)``, or None.
-    stay, pair_weights
-        Weights of the columns, as `pncbayes.hmm.switching.switch_weights` returns them.
-    occupied
-        Expected number of bins spent in each state, shape ``(n_states,)``: not a derivative.
-    """
-
-    means: Array
-    excess: Array | None
-    stay: Array
-    pair_weights: Array
-    occupied: Array
 
 
 @njit(cache=True)

@@ -14,6 +14,11 @@ import xarray as xr
 from pncbayes.errors import PhotonFileError
 from pncbayes.inference.intervals import interval
 from pncbayes.inference.mechanism_tables import MechanismTables
+from pncbayes.inference.rate_tables import (
+    crossing_rate,
+    rates_between_states,
+    rates_of_dim_states,
+)
 
 __all__ = ["Fit", "load"]
 
@@ -86,25 +91,40 @@ class Fit:
 
         ``trapping`` leads from an ON to an OFF state, ``detrapping`` back, ``dim_to_dim`` joins
         OFF states and ``bright_to_bright`` ON states. ON: at least half the brightness of the
-        brightest state (``on_threshold``).
+        brightest state (``on_threshold``). ``mechanism`` is the one that the switch serves: that
+        named for the state it leads to, or for the one it comes from where it leads back to the
+        light; ``undetermined`` where none is named, None without delays.
         """
-        draws = self._draws("transition_rate_per_s")
-        on = self._on().mean(axis=0) >= 0.5
-        rows = []
-        for i in range(draws.shape[1]):
-            for j in range(draws.shape[1]):
-                if i == j:
-                    continue
-                kind = {
-                    (True, False): "trapping",
-                    (False, True): "detrapping",
-                    (False, False): "dim_to_dim",
-                    (True, True): "bright_to_bright",
-                }[bool(on[i]), bool(on[j])]
-                part = {f"per_s_{key}": value for key, value in interval(draws[:, i, j]).items()}
-                rows.append({"from": i, "to": j, "kind": kind, **part})
-        columns = ["from", "to", "kind", "per_s_mean", "per_s_sd", "per_s_q05", "per_s_q95"]
-        return pd.DataFrame(rows, columns=columns)
+        return rates_between_states(
+            self._draws("transition_rate_per_s"), self._mostly_on, *self._given_names
+        )
+
+    @property
+    def trap_rates(self) -> pd.DataFrame:
+        """One row per OFF state: its mechanism, and how fast it is entered and left.
+
+        ``k_trap_per_s`` leads into it from the ON states, per s of ON time; ``k_detrap_per_s``
+        from it to any ON state, per s spent in it. Each with mean, sd and 90 % interval. The
+        first add up to `k_trap_per_s` of the dot. ``mechanism`` is as in `rates`.
+        """
+        rates, occupancy = self._draws("transition_rate_per_s"), self._draws("occupancy")
+        return rates_of_dim_states(rates, occupancy, self._mostly_on, self._given_names[0])
+
+    @property
+    def _mostly_on(self) -> np.ndarray:
+        """Which states are ON in most draws, shape ``(n_states,)``."""
+        mostly: np.ndarray = self._on().mean(axis=0) >= 0.5
+        return mostly
+
+    @property
+    def _given_names(self) -> tuple[list[str | None], int | None]:
+        """Name of the mechanism of each state, None of the reference, and that state."""
+        tables = self._mechanisms
+        if tables is None:
+            return [None] * self.most_probable_n_states, None
+        reference = tables.reference_state()
+        named = tables.of_states["named_mechanism"]
+        return [None if i == reference else str(name) for i, name in named.items()], reference
 
     @property
     def on_fraction(self) -> dict[str, float]:
@@ -126,11 +146,8 @@ class Fit:
         if on.all(axis=1).mean() > 0.5:
             return None
         source = on if from_on else ~on
-        rates = self._draws("transition_rate_per_s")
-        occupancy = self._draws("occupancy") * source
-        flow = (occupancy[:, :, None] * rates * ~source[:, None, :]).sum(axis=(1, 2))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return interval(flow / occupancy.sum(axis=1))
+        rates, occupancy = self._draws("transition_rate_per_s"), self._draws("occupancy")
+        return interval(crossing_rate(rates, occupancy, source, ~source))
 
     @property
     def _mechanisms(self) -> MechanismTables | None:
@@ -237,7 +254,7 @@ class Fit:
         for state, (_, row) in enumerate(self.states.iterrows()):
             entry: dict[str, Any] = {}
             for name in ("rate_per_s", "lifetime_ns", "occupancy"):
-                parts = {key: float(row[f"{name}_{key}"]) for key in ("mean", "sd", "q05", "q95")}
+                parts = _parts(row, name)
                 unknown = name == "lifetime_ns" and not np.isfinite(parts["mean"])
                 entry[name] = None if unknown else parts
             if tables is None:
@@ -250,9 +267,19 @@ class Fit:
                 "from": int(row["from"]),
                 "to": int(row["to"]),
                 "kind": row["kind"],
-                "per_s": {key: float(row[f"per_s_{key}"]) for key in ("mean", "sd", "q05", "q95")},
+                "mechanism": row["mechanism"],
+                "per_s": _parts(row, "per_s"),
             }
             for _, row in self.rates.iterrows()
+        ]
+        trap_rates = [
+            {
+                "state": int(row["state"]),
+                "mechanism": row["mechanism"],
+                "k_trap_per_s": _parts(row, "k_trap_per_s"),
+                "k_detrap_per_s": _parts(row, "k_detrap_per_s"),
+            }
+            for _, row in self.trap_rates.iterrows()
         ]
         return {
             "schema": 1,
@@ -266,6 +293,7 @@ class Fit:
             "mechanisms": None if takes_part is None else takes_part.to_dict(),
             "verdict": None,
             "rates": rates,
+            "trap_rates": trap_rates,
             "k_trap_per_s": self.k_trap_per_s,
             "k_detrap_per_s": self.k_detrap_per_s,
             "auger_rate_per_ns": self.auger_rate_per_ns,
@@ -294,6 +322,11 @@ class Fit:
             aside.replace(target)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def _parts(row: pd.Series, name: str) -> dict[str, float]:
+    """Mean, sd and 90 % interval of a quantity of a row."""
+    return {key: float(row[f"{name}_{key}"]) for key in ("mean", "sd", "q05", "q95")}
 
 
 def load(path: str | os.PathLike[str]) -> Fit:

@@ -13,7 +13,7 @@ from typing import Any
 from pncbayes.errors import ModelFileError
 from pncbayes.physics.mechanisms import MECHANISMS, MechanismPriors
 
-__all__ = ["LogNormal", "ModelFile", "find_model_files", "load_model"]
+__all__ = ["LogNormal", "ModelFile", "find_model_files", "load_model", "parse_model"]
 
 SCHEMA = 1
 MOST_STATES = 12
@@ -165,6 +165,20 @@ def read_model_file(model: str | os.PathLike[str]) -> tuple[dict[str, Any], str,
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{path}: not a TOML file ({error})") from error
     return content, text, str(path)
+
+
+def parse_model(text: str) -> ModelFile:
+    """Read a model from its text, as a fit keeps it in ``tree.attrs["model_text"]``.
+
+    Raises
+    ------
+    ModelFileError
+        As `load_model`.
+    """
+    try:
+        return _parse(tomllib.loads(text), text, "model text")
+    except tomllib.TOMLDecodeError as error:
+        raise ModelFileError(f"model text: not TOML ({error})") from error
 
 
 _TABLES: dict[str, tuple[str, ...]] = {

@@ -22,11 +22,11 @@ from pncbayes.report.drawing import (
     tree_of,
     variable,
 )
+from pncbayes.report.intensity_lifetime import plot_intensity_lifetime
 from pncbayes.report.plots import (
     plot_autocorrelation,
     plot_counts,
     plot_decays,
-    plot_flid,
     plot_n_states,
     plot_rates,
     plot_trace,
@@ -101,7 +101,7 @@ def _draw_overview(tree: Any, figure: Figure) -> dict[str, Axes]:
     axes["n_states"].set_title("How many states")
     draw = {
         "decays": (plot_decays, "Decay of each state"),
-        "flid": (plot_flid, "Intensity and lifetime"),
+        "flid": (plot_intensity_lifetime, "Intensity and lifetime"),
         "autocorrelation": (plot_autocorrelation, "Autocorrelation"),
         "rates": (plot_rates, "Switching"),
     }

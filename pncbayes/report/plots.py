@@ -16,12 +16,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from scipy.stats import poisson
 
-from pncbayes.inference.mechanism_tables import MechanismTables
 from pncbayes.report.drawing import (
     DARK,
     GREY,
     LIGHT,
-    Array,
     axes_or_new,
     count_label,
     count_scale,
@@ -45,7 +43,6 @@ __all__ = [
     "plot_autocorrelation",
     "plot_counts",
     "plot_decays",
-    "plot_flid",
     "plot_n_states",
     "plot_rates",
     "plot_trace",
@@ -254,106 +251,6 @@ def plot_n_states(fit: Any, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("Number of states")
     ax.set_ylabel("Probability")
     return ax
-
-
-def plot_flid(fit: Any, ax: Axes | None = None) -> Axes:
-    """Draw the states in the plane of lifetime and intensity: posterior draws and their mean.
-
-    Markers grow with occupancy; beside each stands the mechanism, if one is named.
-
-    The guides start at the brightest state and are not fitted: along
-    R = 1 a state keeps the radiative rate, along R = 2 it has twice that (a trion, by
-    statistics), and straight down it keeps the lifetime.
-
-    Raises
-    ------
-    ValueError
-        If the fit is of data without delays.
-    """
-    tree = tree_of(fit)
-    if "lifetime_ns" not in tree["posterior"].data_vars:
-        raise ValueError(
-            "`plot_flid` needs lifetimes, which this fit has not: its data have no delays, or "
-            "these show no laser pulse"
-        )
-    ax = axes_or_new(ax)
-    lifetime, kcps = draws(tree, "lifetime_ns"), draws(tree, "rate_per_s") / 1e3
-    occupancy, names = mean(tree, "occupancy"), state_names(tree)
-    # some draws cannot say a lifetime; a state of which none can has no median
-    said = [column[np.isfinite(column)] for column in lifetime.T]
-    middle_ns = np.array([np.median(column) if column.size else np.nan for column in said])
-    middle_kcps = np.median(kcps, axis=0)
-    named = [f"{name} {mechanism}" for name, mechanism in zip(names, _named(tree), strict=True)]
-    # a state without light has no lifetime, and no place on logarithmic axes
-    placed = np.isfinite(middle_ns) & (middle_ns > 0) & (middle_kcps > 2e-3 * middle_kcps.max())
-    for state, colour in enumerate(state_colours(placed.size)):
-        if not placed[state]:
-            continue
-        ax.scatter(lifetime[:, state], kcps[:, state], s=5, color=colour, alpha=0.2, lw=0)
-        at, size = (middle_ns[state], middle_kcps[state]), 40 + 260 * occupancy[state]
-        ax.scatter(*at, s=size, facecolor="none", edgecolor=colour, lw=1.8)
-        ax.annotate(
-            named[state],
-            at,
-            xytext=(4 + 0.5 * np.sqrt(size), 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            weight="bold",
-        )
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    if not placed.all():
-        text = "dark: " + ", ".join(np.array(names)[~placed])
-        ax.text(0.97, 0.04, text, transform=ax.transAxes, ha="right", color=GREY, fontsize=8)
-    ax.set_xlabel("Lifetime (ns)")
-    ax.set_ylabel("Intensity (kcps)")
-    if placed.any():
-        _draw_guides(ax, middle_ns[placed], middle_kcps[placed])
-    return ax
-
-
-def _named(tree: Any) -> list[str]:
-    """Mechanism of each state, where one is named; a question mark where none is."""
-    if "mechanisms" not in tree.children:
-        return [""] * len(state_names(tree))
-    said = MechanismTables(tree["mechanisms"].to_dataset()).of_states["named_mechanism"]
-    brief = {"reference": "", "undetermined": "?"}
-    return [brief.get(str(name), str(name).replace("_", " ")) for name in said]
-
-
-def _draw_guides(ax: Axes, middle_ns: Array, middle_kcps: Array) -> None:
-    """Draw what keeps the radiative rate (R = 1), doubles it, or keeps the lifetime."""
-    x = (float(middle_ns.min()) / 2.2, float(middle_ns.max()) * 2.5)
-    y = (float(middle_kcps.min()) / 2.2, float(middle_kcps.max()) * 2.5)
-    reference_ns, reference_kcps = float(middle_ns[0]), float(middle_kcps[0])
-    for ratio in (1.0, 2.0):
-        slope = ratio * reference_kcps / reference_ns
-        ax.plot(
-            [x[0], reference_ns],
-            [slope * x[0], slope * reference_ns],
-            color=GREY,
-            lw=0.8,
-            ls="--",
-            zorder=0,
-        )
-        # the label stands where the guide enters the picture, and runs along it
-        at_ns = 1.15 * max(x[0], y[0] / slope)
-        ax.text(
-            at_ns,
-            1.08 * slope * at_ns,
-            f"R = {ratio:.0f}",
-            rotation=float(np.degrees(np.arctan(slope))),
-            rotation_mode="anchor",
-            transform_rotates_text=True,
-            color=GREY,
-            fontsize=8,
-        )
-    ax.plot([reference_ns] * 2, [y[0], reference_kcps], color=GREY, lw=0.8, ls=":", zorder=0)
-    ax.set_xlim(x)
-    ax.set_ylim(y)
-    plain_log_ticks(ax.xaxis)
-    plain_log_ticks(ax.yaxis)
 
 
 def plot_rates(fit: Any, ax: Axes | None = None) -> Axes:

@@ -124,14 +124,19 @@ def states_table(fit: Any) -> Table:
 
 
 def rates_table(fit: Any) -> Table:
-    """Switching rates of a fit, per s."""
+    """Switching rates of a fit, per s, with the mechanism that they serve where it is known."""
     rows = [
-        (f"{row['from']} -> {row['to']}", str(row["kind"]), _interval(row, _RATE))
+        (f"{row['from']} -> {row['to']}", _kind(row), _interval(row, _RATE))
         for _, row in fit.rates.iterrows()
     ]
     return Table(
         "Switching: mean (90 % interval)", ("from -> to", "kind", "rate (per s)"), tuple(rows)
     )
+
+
+def _kind(row: Any) -> str:
+    mechanism = row.get("mechanism")
+    return f"{row['kind']}, {mechanism}" if isinstance(mechanism, str) else str(row["kind"])
 
 
 def mechanisms_table(fit: Any) -> Table | None:

@@ -170,6 +170,16 @@ def test_summary_keeps_the_contract() -> None:
         (1, 0, "detrapping"),
     ]
     assert all(set(rate["per_s"]) == INTERVAL for rate in summary["rates"])
+    (dim,) = summary["trap_rates"]
+    named = summary["states"][1]["named_mechanism"]
+    assert [rate["mechanism"] for rate in summary["rates"]] == [named, named]
+    assert (dim["state"], dim["mechanism"]) == (1, named)
+    assert isinstance(named, str)
+    for name, rate in zip(("k_trap_per_s", "k_detrap_per_s"), summary["rates"], strict=True):
+        assert set(dim[name]) == INTERVAL
+        # with two states, the rates between them and those of the dot
+        assert dim[name] == pytest.approx(rate["per_s"])
+        assert dim[name] == pytest.approx(summary[name])
     assert set(summary["on_fraction"]) == INTERVAL
     diagnostics = summary["diagnostics"]
     assert {"log_evidence", "log_evidence_error", "r_hat", "ess", "pareto_k", "divergences"} <= (

@@ -51,6 +51,7 @@ def test_steady_light_is_one_state() -> None:
     summary = found.summary()
     assert summary["states"][0]["lifetime_ns"] is None
     assert summary["rates"] == []
+    assert summary["trap_rates"] == []
 
 
 def test_model_of_one_steady_level() -> None:

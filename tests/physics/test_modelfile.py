@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from pncbayes.errors import ModelFileError
-from pncbayes.physics.modelfile import LogNormal, ModelFile, find_model_files, load_model
+from pncbayes.physics.modelfile import (
+    LogNormal,
+    ModelFile,
+    find_model_files,
+    load_model,
+    parse_model,
+)
 
 WRONG = Path(__file__).resolve().parents[1] / "data" / "wrong_models"
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +37,19 @@ def test_shipped_model_parses(name: str) -> None:
     assert load_model(model) is model
     assert load_model(find_model_files()[name]) == model
     assert load_model(str(find_model_files()[name])) == model
+
+
+def test_the_text_of_a_model_is_the_model() -> None:
+    model = load_model("free")
+    again = parse_model(model.text)
+    assert (again.text, again.digest) == (model.text, model.digest)
+    assert again.mechanism == model.mechanism
+    other = parse_model(model.text.replace("median = 2.0", "median = 1.5"))
+    assert other.mechanism.scaling_median == 1.5
+    with pytest.raises(ModelFileError, match="not TOML"):
+        parse_model("median = = 2")
+    with pytest.raises(ModelFileError, match="model text"):
+        parse_model("schema = 1")
 
 
 def test_numbers_are_those_of_the_file() -> None:

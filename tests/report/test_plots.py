@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 
 from pncbayes.report import plots
 from pncbayes.report.drawing import state_colours
+from pncbayes.report.intensity_lifetime import plot_intensity_lifetime
 from pncbayes.report.overview import plot_overview, save_overview
 
 
@@ -79,7 +80,7 @@ def test_saving_leaves_no_open_figure_and_no_changed_settings(three: Any, tmp_pa
 
 
 def test_every_plot_draws_on_given_axes(three: Any) -> None:
-    for name in ("trace", "counts", "decays", "n_states", "flid", "rates", "autocorrelation"):
+    for name in ("trace", "counts", "decays", "n_states", "rates", "autocorrelation"):
         _, ax = plt.subplots()
         assert getattr(plots, f"plot_{name}")(three, ax) is ax
         assert ax.get_xlabel()
@@ -131,14 +132,6 @@ def test_states_of_a_camera_lie_at_its_counts(make_fit: Callable[..., Any]) -> N
     assert min(levels) > 240
 
 
-def test_lifetimes_that_some_draws_cannot_say(make_fit: Callable[..., Any]) -> None:
-    fit = make_fit(2)
-    fit.tree["posterior"]["lifetime_ns"][0, :50, 1] = np.nan
-    ax = plots.plot_flid(fit)
-    assert not [text for text in ax.texts if text.get_text().startswith("dark")]
-    ax.figure.canvas.draw()
-
-
 def test_overview_without_lifetimes_has_decays_and_autocorrelation(three: Any) -> None:
     """Delays without a laser pulse: gates, but no response."""
     tree = three.tree.copy()
@@ -148,31 +141,15 @@ def test_overview_without_lifetimes_has_decays_and_autocorrelation(three: Any) -
     assert "flid" not in axes
     plt.close(figure)
     with pytest.raises(ValueError, match="show no laser pulse"):
-        plots.plot_flid(tree)
+        plot_intensity_lifetime(tree)
 
 
-def test_decays_and_lifetimes_need_delays(make_fit: Callable[..., Any]) -> None:
+def test_decays_need_delays(make_fit: Callable[..., Any]) -> None:
     fit = make_fit(2, n_gates=1, predictive=False)
     with pytest.raises(ValueError, match="needs delays"):
         plots.plot_decays(fit)
-    with pytest.raises(ValueError, match="needs lifetimes"):
-        plots.plot_flid(fit)
     with pytest.raises(ValueError, match="predictive checks"):
         plots.plot_autocorrelation(fit)
-
-
-@pytest.mark.parametrize("first_dark", [0, 1, 2])
-def test_a_dark_state_is_named_but_not_placed(
-    make_fit: Callable[..., Any], tmp_path: Path, first_dark: int
-) -> None:
-    fit = make_fit(3, predictive=False)
-    posterior = fit.tree["posterior"]
-    posterior["rate_per_s"][..., first_dark:] *= -1e-4
-    posterior["lifetime_ns"][..., first_dark:] = np.nan
-    ax = plots.plot_flid(fit)
-    dark = ", ".join(str(state) for state in range(first_dark, 3))
-    assert f"dark: {dark}" in [text.get_text() for text in ax.texts]
-    save_overview(fit, tmp_path / "overview.png")
 
 
 def test_only_the_rates_in_use_are_drawn(make_fit: Callable[..., Any]) -> None:

@@ -122,3 +122,10 @@ def test_mechanisms_are_named_or_said_why_not(make_fit: Callable[..., Any]) -> N
         "undetermined", "nbc", "50.0 %", "the data allow nbc 0.50, auger 0.45",
     )  # fmt: skip
     assert "undetermined" in text_of(fit_report(fit))
+
+
+def test_rates_say_which_mechanism_they_serve(make_fit: Callable[..., Any]) -> None:
+    fit = make_fit(2)
+    assert [row[1] for row in rates_table(fit).rows] == ["trapping", "detrapping"]
+    fit.rates["mechanism"] = ["auger", None]
+    assert [row[1] for row in rates_table(fit).rows] == ["trapping, auger", "detrapping"]
