@@ -193,7 +193,8 @@ class StructuredModel:
     @property
     def n_states(self) -> int:
         """Number of states."""
-        return int(self.configurations.shape[0])
+        states: int = self.configurations.shape[0]
+        return states
 
     @property
     def state_names(self) -> list[str]:
