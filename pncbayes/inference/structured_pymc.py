@@ -15,7 +15,7 @@ from pncbayes.hmm.op import binned_log_likelihood, family_of, likelihood_data
 from pncbayes.inference.structured import StructuredPosterior
 from pncbayes.physics.modelfile import LogNormal
 from pncbayes.physics.structured_emission import gate_rate_per_s
-from pncbayes.physics.structures import Prior, Uniform
+from pncbayes.physics.structures import Normal, Prior, Uniform
 
 __all__ = ["structured_model_of"]
 
@@ -67,9 +67,11 @@ def structured_model_of(
             values[name] = _variable(name, prior, at)
         deviation: Any = pt.zeros((model.n_emitters, 0))
         if n_dim:
-            at_start = None if start is None else posterior.deviations(start)
-            deviation = pm.Normal(
-                "lifetime_deviation", 0.0, 1.0, dims=("emitter", "dim_level"), initval=at_start
+            at_start = np.zeros((model.n_emitters, n_dim))
+            if start is not None:
+                at_start = posterior.deviations(start)
+            deviation = _variable(
+                "lifetime_deviation", Normal(0.0, 1.0), at_start, ("emitter", "dim_level")
             )
         gates = gate_rate_per_s(model, posterior.recorder, values, deviation, pt)
         gates = pt.maximum(gates, _LEAST_RATE_PER_S)
@@ -96,9 +98,30 @@ def structured_model_of(
     return written
 
 
-def _variable(name: str, prior: Prior, start: float | None) -> Any:
+def _variable(name: str, prior: Prior, start: Any, dims: Any = None) -> Any:
+    """Variable with a prior, from which samplers start where they are told to."""
     if isinstance(prior, LogNormal):
-        return pm.LogNormal(name, np.log(prior.median), prior.sigma, initval=start)
-    if isinstance(prior, Uniform):
-        return pm.Uniform(name, prior.low, prior.high, initval=start)
-    return pm.Normal(name, prior.mean, prior.sd, initval=start)
+        law, first, second = pm.LogNormal, np.log(prior.median), prior.sigma
+        middle, transform = prior.median, pm.distributions.transforms.log
+    elif isinstance(prior, Uniform):
+        law, first, second = pm.Uniform, prior.low, prior.high
+        middle = 0.5 * (prior.low + prior.high)
+        transform = pm.distributions.transforms.Interval(prior.low, prior.high)
+    else:
+        law, first, second, middle, transform = pm.Normal, prior.mean, prior.sd, prior.mean, None
+    at = middle if start is None else start
+
+    def place(rv: Any, size: Any, *parameters: Any) -> Any:
+        return pt.as_tensor(at)
+
+    # PyMC cannot condition a model that has initial values, so they hide in the distribution
+    return pm.CustomDist(
+        name,
+        first,
+        second,
+        dist=lambda a, b, size: law.dist(a, b, size=size),
+        support_point=place,
+        class_name=f"{law.__name__}From",
+        default_transform=transform,
+        dims=dims,
+    )

@@ -193,8 +193,7 @@ class StructuredModel:
     @property
     def n_states(self) -> int:
         """Number of states."""
-        states: int = self.configurations.shape[0]
-        return states
+        return int(self.configurations.shape[0])
 
     @property
     def state_names(self) -> list[str]:
@@ -222,8 +221,9 @@ class StructuredModel:
             (part.mechanism, part.n_levels, tuple(sorted(part.priors.items(), key=str)))
             for part in self.parts
         )
-        ways = math.prod(math.factorial(n) for n in alike.values()) ** self.n_emitters
-        return ways * math.factorial(self.n_emitters)
+        ways: int = math.prod(math.factorial(n) for n in alike.values())
+        exchanges: int = ways**self.n_emitters * math.factorial(self.n_emitters)
+        return exchanges
 
     def part_parameter(self, part: Part, key: str, emitter: int) -> str:
         """Name of the parameter of a part: its key, with what is needed to tell it from others."""
@@ -311,7 +311,8 @@ class StructuredModel:
             for part, z in zip(self.parts, levels, strict=True):
                 if z == 0:
                     continue
-                own = {key: values[self.part_parameter(part, key, emitter)] for key in part.priors}
+                effects = PART_KEYS[part.mechanism][2:]
+                own = {key: values[self.part_parameter(part, key, emitter)] for key in effects}
                 if part.mechanism == "auger":
                     radiative = radiative * (1.0 + z * (own["radiative_scaling"] - 1.0))
                     extra = extra + own["k_auger_per_ns"] * (0.5 * z * (z + 1))
