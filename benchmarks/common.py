@@ -57,7 +57,7 @@ _NOT_COUNTED = {
     "intervals.py", "jax_kernels.py", "jax_op.py", "judge.py", "label_kernels.py", "labels.py",
     "levels.py", "mechanism_group.py", "mechanism_tables.py", "numba_likelihood.py", "nuts.py",
     "op.py", "photon_by_photon.py", "photon_kernels.py", "photon_propagators.py", "pymc_model.py",
-    "reference.py", "results.py", "sensitivity.py", "shared_kernels.py",
+    "reference.py", "results.py", "sensitivity.py", "shared_kernels.py", "shared_parameters.py",
 }  # fmt: skip
 
 Row = dict[str, Any]

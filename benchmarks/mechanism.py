@@ -46,6 +46,7 @@ DRAWN = ("auger", "hot_carrier", "nbc", "background")
 CODE = (
     "inference/label_kernels.py", "inference/labels.py", "inference/mechanism_group.py",
     "inference/mechanism_tables.py", "inference/shared_kernels.py",
+    "inference/shared_parameters.py",
     "physics/mechanism_kernels.py", "physics/mechanisms.py", "physics/tied_decay.py",
     "physics/tied_kernels.py",
 )  # fmt: skip

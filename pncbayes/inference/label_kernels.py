@@ -9,6 +9,7 @@ summed out on the same nodes.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -29,22 +30,65 @@ from pncbayes.physics.mechanism_kernels import (
 )
 from pncbayes.physics.tied_kernels import quenched_shares
 
-__all__ = ["MOST_NODES", "log_probability_of_photons", "nodes_of_state", "state_evidence"]
+__all__ = [
+    "COARSE", "MOST_NODES", "N_COARSE", "Decays", "log_probability_of_photons", "nodes_of_state",
+    "state_evidence", "unresolved_nodes",
+]  # fmt: skip
 
 Array = NDArray[np.float64]
 
-_COARSE = 0.15
-_N_COARSE = int((V_HIGH - V_LOW) / _COARSE) + 1
+# nodes over all lifetimes, before it is known where the likelihood is
+COARSE = 0.15
+N_COARSE = int((V_HIGH - V_LOW) / COARSE) + 1
 _N_LOCAL = 17
 _LOCAL_STEP = 0.6
 _N_BRIGHT = 15
-# of the nodes over ln g of the trion that an unresolved charging visits
-_N_TRION = 20
-MOST_NODES = _N_BRIGHT * max(_N_COARSE, 74)
+MOST_NODES = _N_BRIGHT * max(N_COARSE, _N_LOCAL)
 # of a normal density: nodes and weights of Gauss and Hermite
 _HERMITE = np.array([-math.sqrt(3.0), 0.0, math.sqrt(3.0)])
 _HERMITE_LOG_WEIGHT = np.log(np.array([1.0 / 6.0, 2.0 / 3.0, 1.0 / 6.0]))
 _NEVER = -1e300
+
+
+class Decays(NamedTuple):
+    """What all states share, as decays.
+
+    Attributes
+    ----------
+    table, log_start, log_step
+        As in `quenched_shares`.
+    amplitudes, rates
+        Of the reference decay.
+    whole
+        Shares of the gates in it, shape ``(n_gates,)``.
+    coarse
+        Shares of the gates at the coarse nodes of v, shape ``(N_COARSE, n_gates)``.
+    flat
+        Counts per s and gate that do not depend on the state: background and scatter.
+    bright
+        Signal of single excitons of the reference in counts per s.
+    pair_share, pair_power
+        Signal of biexcitons over that, in the reference, and the power of the brightness by
+        which it grows in other states.
+    pair_shares
+        Shares of the gates in the light of biexcitons.
+    concentration
+        Of the decay of a state around its shape.
+    """
+
+    table: Array
+    log_start: float
+    log_step: float
+    amplitudes: Array
+    rates: Array
+    whole: Array
+    coarse: Array
+    flat: Array
+    bright: float
+    pair_share: float
+    pair_power: float
+    pair_shares: Array
+    concentration: float
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -90,51 +134,43 @@ def log_probability_of_photons(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _value(
-    photons: Array, n_photons: float, seconds: float, flat: Array, signal: float, shares: Array,
+    photons: Array, n_photons: float, seconds: float, other: Array, signal: float, shares: Array,
     concentration: float, rate: Array,
 ) -> float:  # fmt: skip
     for g in range(rate.size):
-        rate[g] = signal * shares[g] + flat[g]
+        rate[g] = signal * shares[g] + other[g]
     return log_probability_of_photons(photons, n_photons, seconds, rate, concentration)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _signal_of_exciton(signal: float, bright: float, share: float, power: float) -> float:
-    """Part of the signal that single excitons make; the rest is biexcitons."""
-    low, high = 0.0, signal
-    z: float = signal / (1.0 + share)
+def _log_brightness(signal: float, share: float, power: float) -> float:
+    """Log brightness of single excitons that makes a signal, biexcitons included, over `bright`.
+
+    It solves ``exp(u) + share exp(power u) = signal``. The logarithm of the left side is convex
+    in u and its slope lies between `power` and 1, so that Newton's steps cannot miss.
+    """
+    wanted = math.log(signal)
+    u: float = wanted - math.log1p(share)
     for _ in range(40):
-        ratio = max(z / bright, 1e-12)
-        value = z + share * bright * ratio**power - signal
-        if value > 0.0:
-            high = z
-        else:
-            low = z
-        after: float = z - value / (1.0 + share * power * ratio ** (power - 1.0))
-        if not low < after < high:
-            after = 0.5 * (low + high)
-        if abs(after - z) <= 1e-10 * signal:
-            return after
-        z = after
-    return z
+        single, pair = math.exp(u), share * math.exp(power * u)
+        total = single + pair
+        step = (math.log(total) - wanted) * total / (single + power * pair)
+        u -= step
+        if abs(step) <= 1e-11:
+            break
+    return u
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _brightness_nodes(
-    n_photons: float,
-    seconds: float,
-    flat: float,
-    bright: float,
-    pair: Array,
-    u: Array,
-    log_weights: Array,
+    n_photons: float, seconds: float, decays: Decays, u: Array, log_weights: Array
 ) -> int:
     """Nodes over u and the logs of their weights; none where the state is out of range.
 
     The nodes lie evenly in the whole signal, or in its logarithm; u is of single excitons.
     """
-    share, power = pair[0], pair[1]
-    excess = n_photons / seconds - flat
+    bright, share, power = decays.bright, decays.pair_share, decays.pair_power
+    excess = n_photons / seconds - decays.flat.sum()
     sd = math.sqrt(n_photons + 1.0) / seconds
     lowest = bright * math.exp(U_LOW) + share * bright * math.exp(power * U_LOW)
     highest = bright * math.exp(U_HIGH) + share * bright * math.exp(power * U_HIGH)
@@ -155,31 +191,36 @@ def _brightness_nodes(
         else:
             signal = math.exp(start + i * step)
             weight = math.log(step) + math.log(signal)
-        z = max(_signal_of_exciton(signal, bright, share, power), 1e-12 * bright)
-        u[i] = math.log(z / bright)
+        u[i] = _log_brightness(signal / bright, share, power)
         # du by d signal
-        slope = 1.0 + share * power * (z / bright) ** (power - 1.0)
-        log_weights[i] = weight - math.log(z * slope)
+        slope = bright * (math.exp(u[i]) + share * power * math.exp(power * u[i]))
+        log_weights[i] = weight - math.log(slope)
     return n
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def nodes_of_state(
-    photons: Array,
-    seconds: float,
-    flat: Array,
-    bright: float,
-    pair: Array,
-    pair_shares: Array,
-    concentration: float,
-    amplitudes: Array,
-    rates: Array,
-    table: Array,
-    log_start: float,
-    log_step: float,
-    coarse: Array,
-    nodes: Array,
-) -> int:
+def _other_light(u: float, decays: Decays, out: Array) -> None:
+    """Counts per s and gate of a state that are not of single excitons."""
+    pairs = decays.bright * decays.pair_share * math.exp(decays.pair_power * u)
+    for g in range(out.size):
+        out[g] = decays.flat[g] + pairs * decays.pair_shares[g]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _value_at(
+    v: float, photons: Array, n_photons: float, seconds: float, other: Array, signal: float,
+    decays: Decays, shares: Array, rate: Array,
+) -> float:  # fmt: skip
+    """Log likelihood at a lifetime that is none of the coarse nodes."""
+    quenched_shares(
+        decays.amplitudes, decays.rates, math.exp(v), decays.table, decays.log_start,
+        decays.log_step, shares,
+    )  # fmt: skip
+    return _value(photons, n_photons, seconds, other, signal, shares, decays.concentration, rate)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def nodes_of_state(photons: Array, seconds: float, decays: Decays, nodes: Array) -> int:
     """Nodes over the plane where the likelihood of a state is.
 
     Parameters
@@ -188,23 +229,8 @@ def nodes_of_state(
         Per gate, shape ``(n_gates,)``.
     seconds
         Time in the state.
-    flat
-        Counts per s and gate that do not depend on the state: background and scatter.
-    bright
-        Signal of single excitons of the reference in counts per s.
-    pair
-        Signal of biexcitons over that, in the reference, and the power of the brightness by
-        which it grows in other states.
-    pair_shares
-        Shares of the gates in the light of biexcitons.
-    concentration
-        Of the decay around its shape.
-    amplitudes, rates
-        Of the reference decay.
-    table, log_start, log_step
-        As in `quenched_shares`.
-    coarse
-        Shares of the gates at the coarse nodes of v, shape ``(n_coarse, n_gates)``.
+    decays
+        What all states share.
     nodes
         Filled with u, v and log weight times likelihood, shape ``(MOST_NODES, 3)``.
 
@@ -213,74 +239,60 @@ def nodes_of_state(
     int
         Number of nodes.
     """
-    n_photons, total_flat = photons.sum(), flat.sum()
+    n_photons = photons.sum()
     u, log_weights = np.empty(_N_BRIGHT), np.empty(_N_BRIGHT)
-    n_bright = _brightness_nodes(n_photons, seconds, total_flat, bright, pair, u, log_weights)
+    n_bright = _brightness_nodes(n_photons, seconds, decays, u, log_weights)
     rate, shares = np.empty(photons.size), np.empty(photons.size)
-    other = np.empty(photons.size)
-    values = np.empty(_N_COARSE)
+    other, values, near = np.empty(photons.size), np.empty(N_COARSE), np.empty(3)
     n, found = 0, False
     centre, sd = 0.0, 1.0
     for i in range(n_bright):
-        signal = bright * math.exp(u[i])
-        other[:] = flat + pair[0] * bright * math.exp(pair[1] * u[i]) * pair_shares
+        signal = decays.bright * math.exp(u[i])
+        _other_light(u[i], decays, other)
         # nodes that are close in brightness share those of the lifetime
         if not (found and n_bright == 3):
             top = 0
-            for j in range(_N_COARSE):
+            for j in range(N_COARSE):
                 values[j] = _value(
-                    photons, n_photons, seconds, other, signal, coarse[j], concentration, rate
-                )
+                    photons, n_photons, seconds, other, signal, decays.coarse[j],
+                    decays.concentration, rate,
+                )  # fmt: skip
                 if values[j] > values[top]:
                     top = j
             sd = 1.0
-            if 0 < top < _N_COARSE - 1:
+            if 0 < top < N_COARSE - 1:
                 bend = 2.0 * values[top] - values[top - 1] - values[top + 1]
-                sd = _COARSE / math.sqrt(max(bend, 1e-6))
-            if sd > 0.25 or not 0 < top < _N_COARSE - 1:
-                for j in range(_N_COARSE):
+                sd = COARSE / math.sqrt(max(bend, 1e-6))
+            if sd > 0.25 or not 0 < top < N_COARSE - 1:
+                for j in range(N_COARSE):
                     if values[j] > values[top] - 30.0:
-                        nodes[n, 0], nodes[n, 1] = u[i], V_LOW + j * _COARSE
-                        nodes[n, 2] = values[j] + log_weights[i] + math.log(_COARSE)
+                        nodes[n, 0], nodes[n, 1] = u[i], V_LOW + j * COARSE
+                        nodes[n, 2] = values[j] + log_weights[i] + math.log(COARSE)
                         n += 1
                 continue
             # closer and closer to the top
-            centre, value, reach = V_LOW + top * _COARSE, values[top], _COARSE
-            before, after = values[top - 1], values[top + 1]
+            centre, reach = V_LOW + top * COARSE, COARSE
+            near[:] = values[top - 1 : top + 2]
             for _ in range(12):
-                bend = max(2.0 * value - before - after, 1e-9)
-                moved = 0.5 * reach * (after - before) / bend
+                bend = max(2.0 * near[1] - near[0] - near[2], 1e-9)
+                moved = 0.5 * reach * (near[2] - near[0]) / bend
                 sd = reach / math.sqrt(bend)
                 centre += min(max(moved, -reach), reach)
                 if reach <= 1.5 * sd and abs(moved) < 0.3 * sd:
                     break
                 reach = max(min(reach, 0.35 * reach + 0.5 * sd), 1e-4)
-                quenched_shares(
-                    amplitudes, rates, math.exp(centre), table, log_start, log_step, shares
-                )
-                value = _value(
-                    photons, n_photons, seconds, other, signal, shares, concentration, rate
-                )
-                quenched_shares(
-                    amplitudes, rates, math.exp(centre - reach), table, log_start, log_step, shares
-                )
-                before = _value(
-                    photons, n_photons, seconds, other, signal, shares, concentration, rate
-                )
-                quenched_shares(
-                    amplitudes, rates, math.exp(centre + reach), table, log_start, log_step, shares
-                )
-                after = _value(
-                    photons, n_photons, seconds, other, signal, shares, concentration, rate
-                )
+                for side in range(3):
+                    near[side] = _value_at(
+                        centre + (side - 1) * reach, photons, n_photons, seconds, other, signal,
+                        decays, shares, rate,
+                    )  # fmt: skip
             found = True
         for j in range(_N_LOCAL):
             v = centre + _LOCAL_STEP * sd * (j - _N_LOCAL // 2)
             if V_LOW <= v <= V_HIGH:
-                quenched_shares(amplitudes, rates, math.exp(v), table, log_start, log_step, shares)
                 nodes[n, 0], nodes[n, 1] = u[i], v
-                value = _value(
-                    photons, n_photons, seconds, other, signal, shares, concentration, rate
+                value = _value_at(
+                    v, photons, n_photons, seconds, other, signal, decays, shares, rate
                 )
                 nodes[n, 2] = value + log_weights[i] + math.log(_LOCAL_STEP * sd)
                 n += 1
@@ -296,32 +308,32 @@ def _add(total: float, term: float) -> float:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def unresolved_nodes(
-    photons: Array, seconds: float, flat: Array, bright: float, pair: Array, pair_shares: Array,
-    concentration: float, scaling: float, whole: Array, coarse: Array, nodes: Array,
-) -> int:  # fmt: skip
+    photons: Array, seconds: float, decays: Decays, scaling: float, nodes: Array
+) -> int:
     """Nodes over u and v, here that of the trion, where a state is charged part of the time."""
     n_photons = photons.sum()
     u, log_weights = np.empty(_N_BRIGHT), np.empty(_N_BRIGHT)
-    n_bright = _brightness_nodes(n_photons, seconds, flat.sum(), bright, pair, u, log_weights)
+    n_bright = _brightness_nodes(n_photons, seconds, decays, u, log_weights)
     rate, shares = np.empty(photons.size), np.empty(photons.size)
     other = np.empty(photons.size)
     n = 0
     for i in range(n_bright):
         first, count = n, 0
-        other[:] = flat + pair[0] * bright * math.exp(pair[1] * u[i]) * pair_shares
-        for j in range(_N_COARSE):
-            v = V_LOW + j * _COARSE
+        _other_light(u[i], decays, other)
+        for j in range(N_COARSE):
+            v = V_LOW + j * COARSE
             c = charging_share(u[i], v, scaling)
             if c <= 0.0:
                 continue
             trion = c * scaling * math.exp(v)
             for g in range(shares.size):
-                shares[g] = (1.0 - c) * whole[g] + trion * coarse[j, g]
+                shares[g] = (1.0 - c) * decays.whole[g] + trion * decays.coarse[j, g]
             count += 1
             nodes[n, 0], nodes[n, 1] = u[i], v
             nodes[n, 2] = log_weights[i] + _value(
-                photons, n_photons, seconds, other, bright, shares, concentration, rate
-            )
+                photons, n_photons, seconds, other, decays.bright, shares, decays.concentration,
+                rate,
+            )  # fmt: skip
             n += 1
         for j in range(first, n):
             nodes[j, 2] -= math.log(count)
@@ -330,46 +342,40 @@ def unresolved_nodes(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def state_evidence(
-    photons: Array,
-    seconds: float,
-    flat: Array,
-    bright: float,
-    pair: Array,
-    pair_shares: Array,
-    concentration: float,
-    amplitudes: Array,
-    rates: Array,
-    table: Array,
-    log_start: float,
-    log_step: float,
-    whole: Array,
-    coarse: Array,
-    prior: Array,
-    nodes: Array,
-    out: Array,
-) -> None:
-    """Log evidence of each mechanism of a state, its prior weight included, into `out`."""
+    photons: Array, seconds: float, decays: Decays, prior: Array, nodes: Array,
+    n_nodes: NDArray[np.int64], out: Array,
+) -> None:  # fmt: skip
+    """Log evidence of each mechanism of a state, its prior weight included.
+
+    Parameters
+    ----------
+    photons, seconds, decays
+        As in `nodes_of_state`.
+    prior
+        Of the mechanisms.
+    nodes, n_nodes
+        Filled with the nodes of the plane and those of unresolved charging, shape
+        ``(2, MOST_NODES, 3)``, and their numbers.
+    out
+        Filled with the log evidence, shape ``(N_LABELS,)``.
+    """
     out[:] = _NEVER
-    n = nodes_of_state(
-        photons, seconds, flat, bright, pair, pair_shares, concentration, amplitudes, rates, table,
-        log_start, log_step, coarse, nodes,
-    )  # fmt: skip
+    n = nodes_of_state(photons, seconds, decays, nodes[0])
     span = math.log(U_HIGH - U_LOW)
     for k in range(n):
-        u, v = nodes[k, 0], nodes[k, 1]
+        u, v = nodes[0, k, 0], nodes[0, k, 1]
         for label in range(N_LABELS):
             if label not in (UNRESOLVED, BACKGROUND):
                 density = log_prior_given_brightness(label, u, v, prior)
                 weight = log_weight(label, u, prior)
-                out[label] = _add(out[label], nodes[k, 2] + density + weight - span)
-    n = unresolved_nodes(
-        photons, seconds, flat, bright, pair, pair_shares, concentration, prior[1], whole, coarse,
-        nodes,
-    )  # fmt: skip
+                out[label] = _add(out[label], nodes[0, k, 2] + density + weight - span)
+    n_nodes[0] = n
+    n = unresolved_nodes(photons, seconds, decays, prior[1], nodes[1])
     for k in range(n):
-        weight = log_weight(UNRESOLVED, nodes[k, 0], prior)
-        out[UNRESOLVED] = _add(out[UNRESOLVED], nodes[k, 2] + weight - span)
+        weight = log_weight(UNRESOLVED, nodes[1, k, 0], prior)
+        out[UNRESOLVED] = _add(out[UNRESOLVED], nodes[1, k, 2] + weight - span)
+    n_nodes[1] = n
     out[BACKGROUND] = log_probability_of_photons(
-        photons, photons.sum(), seconds, flat, concentration
+        photons, photons.sum(), seconds, decays.flat, decays.concentration
     ) + log_weight(BACKGROUND, 0.0, prior)
     out[OTHER] = max(out[OTHER], _NEVER)

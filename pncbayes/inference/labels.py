@@ -21,16 +21,15 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.optimize import minimize
 from scipy.special import gammaln, logsumexp
 
-from pncbayes.inference.bridge import bridge
 from pncbayes.inference.collapsed import CollapsedPosterior
 from pncbayes.inference.gibbs import GibbsSampler
 from pncbayes.inference.posterior import Parameters
-from pncbayes.inference.shared_kernels import PAIR_SHARE, SIZE, draw_points, evolve, log_density
+from pncbayes.inference.shared_kernels import SIZE
+from pncbayes.inference.shared_parameters import SharedParameters
 from pncbayes.inference.special import log_sum_exp
+from pncbayes.physics.mechanism_kernels import BACKGROUND, OTHER, UNRESOLVED, add_log_prior
 from pncbayes.physics.mechanisms import MECHANISMS
 from pncbayes.physics.modelfile import ModelFile
 from pncbayes.physics.tied_decay import DecayTable
@@ -42,19 +41,8 @@ Array = NDArray[np.float64]
 N_LABELS = len(MECHANISMS)
 # Completed paths, and points of what is shared, that are paired.
 _PATHS, _POINTS = 40, 16
-# Of the differential evolution.
-_WALKERS, _ROUNDS, _KEPT = 30, 90, 40
-_MOST_HALVINGS = 12
-# Draws for the evidence of a reference, and degrees of freedom of the density they are from.
-_TRIALS, _FREEDOM = 600, 5.0
-# Rounds of the evolution that make one independent draw of each walker.
-_ROUNDS_PER_DRAW = 10.0
 # Nats below the best at which a reference no longer counts; states dimmer than this are none.
 _FAR, _DIMMEST_REFERENCE = 18.0, 1.0 / 3.0
-# sd of the logit of the power of the brightness by which biexcitons grow: nearly uniform.
-_POWER_SD = 1.5
-# sd of the shift of the response, in its steps.
-_SHIFT_SD = 0.67
 
 
 @dataclass(frozen=True)
@@ -96,142 +84,6 @@ class Labels:
     effective_paths: float
 
 
-class _Shared:
-    """Density of what all states share, for one reference state."""
-
-    def __init__(
-        self, table: DecayTable, trace: xr.Dataset, model: ModelFile, reference: int
-    ) -> None:
-        self.reference = reference
-        priors = model.mechanism
-        self.prior = priors.packed()
-        dark = float(trace.attrs.get("background_rate_per_s", np.nan))
-        dark_sd = float(trace.attrs.get("background_sd_per_s", np.nan))
-        known = np.isfinite(dark) and dark > 0
-        self.dark = max(dark, 0.1) if known else 10.0
-        relative = max(dark_sd / self.dark, 0.02) if known and np.isfinite(dark_sd) else 2.0
-        bright, decays = model.brightest_rate_per_s, model.decay_concentration
-        self.mean = np.array([
-            np.log(bright.median), np.log(priors.exciton_lifetime_median_ns), 0.0, 0.0,
-            np.log(priors.scatter_median), np.log(self.dark), np.log(decays.median), 0.0,
-            np.log(priors.biexciton_share_median), np.log(priors.biexciton_lifetime_median_ns), 0.0,
-        ])  # fmt: skip
-        self.sd = np.array([
-            bright.sigma, priors.exciton_lifetime_sigma, 1.5, 1.5, priors.scatter_sigma,
-            relative, decays.sigma, _SHIFT_SD, priors.biexciton_share_sigma,
-            priors.biexciton_lifetime_sigma, _POWER_SD,
-        ])  # fmt: skip
-        self.table = table
-        self.priors = priors
-
-    @property
-    def instrument(self) -> tuple[Array, Array, Array, float, float]:
-        table = self.table
-        return table.shares, table.scatter, table.background, table.log_start, table.log_step
-
-    def value(self, point: Array, photons: Array, seconds: Array) -> tuple[float, Array]:
-        """Log density, and log evidence of each mechanism of each state."""
-        evidence = np.empty((len(seconds), N_LABELS))
-        value = log_density(
-            point, self.reference, photons, seconds, *self.instrument, self.mean, self.sd,
-            self.prior, evidence,
-        )  # fmt: skip
-        return float(value), evidence
-
-    def start(self, photons: Array, seconds: Array) -> Array:
-        """Where the climb begins."""
-        rate = photons[self.reference].sum() / seconds[self.reference]
-        signal = max(rate - self.dark, 0.1 * rate)
-        # the first moment of the delays after the fastest gate stands for the lifetime
-        lifetimes = np.exp(np.linspace(np.log(0.3), np.log(60.0), 24))
-        shares = np.array([self.table.quenched(np.ones(1), np.array([t])) for t in lifetimes])
-        expected = shares * signal + self.dark * self.table.background
-        expected /= expected.sum(axis=1, keepdims=True)
-        own = photons[self.reference]
-        best = int(np.argmax(np.log(np.maximum(expected, 1e-12)) @ own))
-        return np.array([
-            np.log(signal), np.log(lifetimes[best]), 0.3, 0.0,
-            np.log(self.priors.scatter_median * signal), np.log(self.dark), np.log(1000.0), 0.0,
-            *self.mean[PAIR_SHARE:],
-        ])  # fmt: skip
-
-    def climb(self, photons: Array, seconds: Array) -> tuple[Array, float]:
-        """Best point and its value."""
-
-        def minus(point: Array) -> float:
-            return -max(self.value(point, photons, seconds)[0], -1e30)
-
-        found = minimize(minus, self.start(photons, seconds), method="BFGS")
-        return np.asarray(found.x), -float(found.fun)
-
-    def draw(
-        self, top: Array, photons: Array, seconds: Array, rng: np.random.Generator
-    ) -> tuple[Array, Array]:
-        """Draws given photons and times, shape ``(n, SIZE)``, and their values."""
-        spread = self._spread(top, photons, seconds)
-        walkers = top + rng.standard_normal((_WALKERS, SIZE)) @ spread.T
-        walkers[0] = top
-        kept, values = evolve(
-            walkers, _ROUNDS, _KEPT, self.reference, photons, seconds, *self.instrument,
-            self.mean, self.sd, self.prior, rng,
-        )  # fmt: skip
-        return np.asarray(kept.reshape(-1, SIZE)), np.asarray(values.reshape(-1))
-
-    def _spread(self, top: Array, photons: Array, seconds: Array) -> Array:
-        """Square root of the covariance at the top, by differences; no wider than the prior."""
-
-        def value(point: Array) -> float:
-            return max(self.value(point, photons, seconds)[0], -1e30)
-
-        here = value(top)
-        steps, eye = 0.5 * self.sd, np.eye(SIZE)
-        for i in range(SIZE):
-            for _ in range(_MOST_HALVINGS):
-                drop = 2.0 * here - value(top + steps[i] * eye[i]) - value(top - steps[i] * eye[i])
-                if drop < 2.0:
-                    break
-                # to where a parabola would drop by one
-                steps[i] *= float(np.clip(np.sqrt(1.0 / drop), 0.05, 0.7))
-        ahead = np.array([[value(top + steps[i] * eye[i] + steps[j] * eye[j]) if j <= i else 0.0
-                           for j in range(SIZE)] for i in range(SIZE)])  # fmt: skip
-        behind = np.array([[value(top - steps[i] * eye[i] - steps[j] * eye[j]) if j <= i else 0.0
-                            for j in range(SIZE)] for i in range(SIZE)])  # fmt: skip
-        one = np.array([value(top + steps[i] * eye[i]) + value(top - steps[i] * eye[i])
-                        for i in range(SIZE)])  # fmt: skip
-        bend = np.tril(ahead + behind - one[:, None] - one[None, :] + 2.0 * here, -1) / 2.0
-        bend = bend + bend.T + np.diag(one - 2.0 * here)
-        # in units of the prior, where nothing is wider than one
-        scale = self.sd / steps
-        curvature, axes = np.linalg.eigh(-bend * scale[:, None] * scale[None, :])
-        width = 1.0 / np.sqrt(np.maximum(curvature, 1.0))
-        return np.asarray(self.sd[:, None] * axes * width)
-
-    def log_evidence(
-        self,
-        draws: Array,
-        values: Array,
-        photons: Array,
-        seconds: Array,
-        rng: np.random.Generator,
-    ) -> float:
-        """Log of the integral of the density, by a bridge to one shaped like half of the draws."""
-        half = len(draws) // 2
-        density = stats.multivariate_t(
-            draws[:half].mean(axis=0),
-            np.cov(draws[:half].T) + 1e-12 * np.eye(SIZE),
-            df=_FREEDOM,
-        )
-        points = density.rvs(_TRIALS, random_state=rng)
-        there = np.array([self.value(point, photons, seconds)[0] for point in points])
-        # the normal densities of the prior lack their constant, the same for all references
-        figure, _ = bridge(
-            values[half:] - density.logpdf(draws[half:]),
-            there - density.logpdf(points),
-            half / _ROUNDS_PER_DRAW,
-        )
-        return figure
-
-
 def label_states(
     draws: list[Parameters],
     sampler: GibbsSampler,
@@ -265,7 +117,7 @@ def label_states(
     mean_photons, mean_seconds = photons.mean(axis=0), seconds.mean(axis=0)
     rate = mean_photons.sum(axis=1) / mean_seconds
     candidates = np.flatnonzero(rate >= _DIMMEST_REFERENCE * rate.max())
-    shared = [_Shared(table, trace, posterior.model, int(s)) for s in candidates]
+    shared = [SharedParameters(table, trace, posterior.model, int(s)) for s in candidates]
     tops = [one.climb(mean_photons, mean_seconds) for one in shared]
     highest = max(value for _, value in tops)
     parts, logs = [], []
@@ -288,20 +140,10 @@ def compile_labels(
     table: DecayTable, trace: xr.Dataset, model: ModelFile, rng: np.random.Generator
 ) -> None:
     """Run every compiled function once, on photons of a flat decay."""
-    shared = _Shared(table, trace, model, 0)
-    photons = np.outer([1000.0, 100.0], table.background)
-    seconds = np.ones(2)
-    point = shared.start(photons, seconds)
-    _, evidence = shared.value(point, photons, seconds)
-    places = np.empty((2, 2, 2))
-    evolve(
-        point + 0.01 * rng.standard_normal((4, SIZE)), 1, 1, 0, photons, seconds,
-        *shared.instrument, shared.mean, shared.sd, shared.prior, rng,
-    )  # fmt: skip
-    draw_points(
-        point, 0, photons, seconds, *shared.instrument, shared.prior, evidence,
-        rng.random((2, 3)), np.empty(2, dtype=np.int64), places[0], places[1],
-    )  # fmt: skip
+    shared = SharedParameters(table, trace, model, 0)
+    photons, seconds = np.outer([1000.0, 100.0], table.background), np.ones(2)
+    _draw_places(shared, shared.start(photons, seconds), photons, seconds, rng)
+    add_log_prior(OTHER, np.zeros((1, 3)), shared.beliefs.mechanisms)
 
 
 def _completed(
@@ -333,7 +175,7 @@ class _Pairs:
 
     def __init__(
         self,
-        shared: _Shared,
+        shared: SharedParameters,
         points: Array,
         photons: Array,
         seconds: Array,
@@ -392,12 +234,45 @@ def _collect(
         pair = int(rng.choice(part.weights.size, p=part.weights.ravel()))
         i, j = divmod(pair, len(part.points))
         shared, points[n], path[n] = part.shared, part.points[j], chosen[i]
-        draw_points(  # type: ignore[call-arg]
-            points[n], shared.reference, photons[i], seconds[i], *shared.instrument,
-            shared.prior, part.evidence[i, j], rng.random((n_states, 3)),
-            label[n], places[n], broad[n],
-        )  # fmt: skip
+        label[n], places[n], broad[n] = _draw_places(shared, points[n], photons[i], seconds[i], rng)
     return Labels(
         probability, reference, takes_part, label, places[..., 0], places[..., 1],
         broad[..., 0] - broad[..., 1], points, path, float(1.0 / (by_path**2).sum()),
     )  # fmt: skip
+
+
+def _draw_places(
+    shared: SharedParameters,
+    point: Array,
+    photons: Array,
+    seconds: Array,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.int64], Array, Array]:
+    """Draw the mechanism of each state, and its place in the plane, given what is shared.
+
+    Returns the mechanism, -1 for the reference; log brightness and log lifetime, shape
+    ``(n_states, 2)``, of unresolved charging the lifetime of the trion, of a mere background
+    nothing; and a place drawn as if no mechanism were known.
+    """
+    _, evidence = shared.value(point, photons, seconds)
+    labels = np.full(len(seconds), -1)
+    places, broad = np.full((len(seconds), 2), np.nan), np.full((len(seconds), 2), np.nan)
+    for s in range(len(seconds)):
+        if s == shared.reference:
+            places[s] = broad[s] = 0.0
+            continue
+        labels[s] = _pick(evidence[s], rng)
+        plane, charging = shared.nodes_of(s)
+        if len(plane):
+            broad[s] = plane[_pick(plane[:, 2], rng), :2]
+        if labels[s] == BACKGROUND:
+            continue
+        nodes = charging if labels[s] == UNRESOLVED else plane
+        add_log_prior(int(labels[s]), nodes, shared.beliefs.mechanisms)
+        places[s] = nodes[_pick(nodes[:, 2], rng), :2]
+    return labels, places, broad
+
+
+def _pick(logs: Array, rng: np.random.Generator) -> int:
+    total = np.cumsum(np.exp(logs - logs.max()))
+    return min(int(np.searchsorted(total, rng.random() * total[-1])), len(logs) - 1)

@@ -1,32 +1,30 @@
-"""What all states share - reference decay, background, scatter - and draws of it, compiled."""
+"""Density of what all states share - reference decay, background, scatter - compiled.
+
+One function is compiled as a whole, `log_density`; what draws from it is plain Python, which costs
+nothing beside it and need not be compiled with it once more.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from pncbayes.inference.label_kernels import (
+    COARSE,
     MOST_NODES,
+    N_COARSE,
+    Decays,
     log_probability_of_photons,
-    nodes_of_state,
     state_evidence,
-    unresolved_nodes,
 )
-from pncbayes.physics.mechanism_kernels import (
-    BACKGROUND,
-    N_LABELS,
-    UNRESOLVED,
-    V_HIGH,
-    V_LOW,
-    log_prior_given_brightness,
-    log_weight,
-)
+from pncbayes.physics.mechanism_kernels import N_LABELS, V_LOW
 from pncbayes.physics.tied_kernels import blend_tables, quenched_shares
 
-__all__ = ["SIZE", "draw_points", "evolve", "log_density"]
+__all__ = ["SIZE", "Beliefs", "Instrument", "Workspace", "log_density", "prepare", "workspace"]
 
 Array = NDArray[np.float64]
 
@@ -34,13 +32,59 @@ Array = NDArray[np.float64]
 BRIGHT, LIFETIME, SPREAD, FAST, SCATTER, FLAT, CONCENTRATION, SHIFT = range(8)
 PAIR_SHARE, PAIR_LIFETIME, PAIR_POWER = range(8, 11)
 SIZE = 11
-_COARSE = 0.15
-_N_COARSE = int((V_HIGH - V_LOW) / _COARSE) + 1
 _NEVER = -1e300
 # shifts of the response beyond which its table is not made
 _MOST_SHIFT = 2.5
-# nats below the first walker at which another may not start, and halvings of the way to it
-_FAR_OUT, _MOST_HALVINGS = 40.0, 12
+
+
+class Instrument(NamedTuple):
+    """What the kernels take of a `DecayTable`."""
+
+    tables: Array
+    scatters: Array
+    background: Array
+    log_start: float
+    log_step: float
+
+
+class Beliefs(NamedTuple):
+    """Priors: mean and sd of the shared parameters, and `MechanismPriors.packed`.
+
+    Those of the scatter are of its log ratio to the signal of the reference.
+    """
+
+    mean: Array
+    sd: Array
+    mechanisms: Array
+
+
+class Workspace(NamedTuple):
+    """Filled by `log_density`.
+
+    Attributes
+    ----------
+    evidence
+        Log evidence of each mechanism of each state, shape ``(n_states, N_LABELS)``; of the
+        reference, zeros.
+    nodes
+        Of each state, on the plane and of unresolved charging: brightness, lifetime, log weight
+        times likelihood; shape ``(n_states, 2, MOST_NODES, 3)``.
+    n_nodes
+        Numbers of nodes, shape ``(n_states, 2)``.
+    """
+
+    evidence: Array
+    nodes: Array
+    n_nodes: NDArray[np.int64]
+
+
+def workspace(n_states: int) -> Workspace:
+    """Room for what `log_density` fills."""
+    return Workspace(
+        np.zeros((n_states, N_LABELS)),
+        np.zeros((n_states, 2, MOST_NODES, 3)),
+        np.zeros((n_states, 2), dtype=np.int64),
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -54,31 +98,35 @@ def unpack(point: Array, amplitudes: Array, rates: Array) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _prepare(
-    point: Array, tables: Array, scatters: Array, background: Array, log_start: float,
-    log_step: float, table: Array, flat: Array, whole: Array, coarse: Array, amplitudes: Array,
-    rates: Array, pair: Array, pair_shares: Array,
-) -> None:  # fmt: skip
+def prepare(point: Array, instrument: Instrument) -> Decays:
     """Everything that a point says about decays."""
+    n_gates = instrument.background.size
     shift = point[SHIFT]
-    blend_tables(tables, shift, table)
+    table = np.empty(instrument.tables.shape[1:])
+    blend_tables(instrument.tables, shift, table)
     before, after = 0.5 * shift * (shift - 1.0), 0.5 * shift * (shift + 1.0)
     scatter, dark = math.exp(point[SCATTER]), math.exp(point[FLAT])
-    for g in range(flat.size):
-        response = before * scatters[0, g] + (1.0 - shift**2) * scatters[1, g]
-        response += after * scatters[2, g]
-        flat[g] = scatter * max(response, 0.0) + dark * background[g]
+    flat = np.empty(n_gates)
+    for g in range(n_gates):
+        response = before * instrument.scatters[0, g] + (1.0 - shift**2) * instrument.scatters[1, g]
+        response += after * instrument.scatters[2, g]
+        flat[g] = scatter * max(response, 0.0) + dark * instrument.background[g]
+    start, step = instrument.log_start, instrument.log_step
+    amplitudes, rates = np.empty(2), np.empty(2)
     unpack(point, amplitudes, rates)
-    pair[0] = math.exp(point[PAIR_SHARE])
-    pair[1] = 1.0 / (1.0 + math.exp(-point[PAIR_POWER]))
-    quenched_shares(
-        np.ones(1), np.full(1, math.exp(-point[PAIR_LIFETIME])), 1.0, table, log_start, log_step,
-        pair_shares,
+    # one call for all, as a call is compiled with all that it calls
+    shares = np.empty((N_COARSE + 2, n_gates))
+    short_rate = np.full(2, math.exp(-point[PAIR_LIFETIME]))
+    for j in range(N_COARSE + 2):
+        ratio = math.exp(V_LOW + j * COARSE) if j < N_COARSE else 1.0
+        own = short_rate if j == N_COARSE + 1 else rates
+        quenched_shares(amplitudes, own, ratio, table, start, step, shares[j])
+    return Decays(
+        table, start, step, amplitudes, rates, shares[N_COARSE], shares[:N_COARSE], flat,
+        math.exp(point[BRIGHT]), math.exp(point[PAIR_SHARE]),
+        1.0 / (1.0 + math.exp(-point[PAIR_POWER])), shares[N_COARSE + 1],
+        math.exp(point[CONCENTRATION]),
     )  # fmt: skip
-    quenched_shares(amplitudes, rates, 1.0, table, log_start, log_step, whole)
-    for j in range(_N_COARSE):
-        ratio = math.exp(V_LOW + j * _COARSE)
-        quenched_shares(amplitudes, rates, ratio, table, log_start, log_step, coarse[j])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -87,15 +135,9 @@ def log_density(
     reference: int,
     photons: Array,
     seconds: Array,
-    tables: Array,
-    scatters: Array,
-    background: Array,
-    log_start: float,
-    log_step: float,
-    mean: Array,
-    sd: Array,
-    prior: Array,
-    evidence: Array,
+    instrument: Instrument,
+    beliefs: Beliefs,
+    work: Workspace,
 ) -> float:
     """Log density of what is shared, with the mechanisms of all states summed out.
 
@@ -111,199 +153,34 @@ def log_density(
         Number of the reference state.
     photons, seconds
         Photons of each state and gate, and time in each state.
-    tables, scatters, background, log_start, log_step
-        Of `DecayTable`.
-    mean, sd
-        Of the normal prior of `point`; that of the scatter is of its log ratio to the signal.
-    prior
-        Priors of the mechanisms.
-    evidence
-        Filled with the log evidence of each mechanism of each state, shape
-        ``(n_states, N_LABELS)``; of the reference, with zeros.
+    instrument
+        Decays as it records them.
+    beliefs
+        Priors.
+    work
+        Filled: what the sum over mechanisms is made of.
     """
-    n_gates = background.size
     value = 0.0
     for i in range(SIZE):
         at = point[i] - (point[BRIGHT] if i == SCATTER else 0.0)
-        value -= 0.5 * ((at - mean[i]) / sd[i]) ** 2
+        value -= 0.5 * ((at - beliefs.mean[i]) / beliefs.sd[i]) ** 2
     if abs(point[SHIFT]) > _MOST_SHIFT or not math.isfinite(value) or value < -1e6:
         return _NEVER
-    table = np.empty((tables.shape[1], n_gates))
-    flat, whole, coarse = np.empty(n_gates), np.empty(n_gates), np.empty((_N_COARSE, n_gates))
-    amplitudes, rates, nodes = np.empty(2), np.empty(2), np.empty((MOST_NODES, 3))
-    pair, pair_shares = np.empty(2), np.empty(n_gates)
-    _prepare(
-        point, tables, scatters, background, log_start, log_step, table, flat, whole, coarse,
-        amplitudes, rates, pair, pair_shares,
-    )  # fmt: skip
-    bright, concentration = math.exp(point[BRIGHT]), math.exp(point[CONCENTRATION])
+    decays = prepare(point, instrument)
     for s in range(seconds.size):
         if s == reference:
-            evidence[s] = 0.0
+            work.evidence[s] = 0.0
+            work.n_nodes[s] = 0
+            pairs = decays.pair_share * decays.pair_shares
             value += log_probability_of_photons(
                 photons[s], photons[s].sum(), seconds[s],
-                bright * (whole + pair[0] * pair_shares) + flat, concentration,
+                decays.bright * (decays.whole + pairs) + decays.flat, decays.concentration,
             )  # fmt: skip
             continue
         state_evidence(
-            photons[s], seconds[s], flat, bright, pair, pair_shares, concentration, amplitudes,
-            rates, table, log_start, log_step, whole, coarse, prior, nodes, evidence[s],
+            photons[s], seconds[s], decays, beliefs.mechanisms, work.nodes[s], work.n_nodes[s],
+            work.evidence[s],
         )  # fmt: skip
-        top = evidence[s].max()
-        value += top + math.log(np.exp(evidence[s] - top).sum())
+        top = work.evidence[s].max()
+        value += top + math.log(np.exp(work.evidence[s] - top).sum())
     return value if math.isfinite(value) else _NEVER
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def evolve(
-    walkers: Array,
-    n_rounds: int,
-    n_kept: int,
-    reference: int,
-    photons: Array,
-    seconds: Array,
-    tables: Array,
-    scatters: Array,
-    background: Array,
-    log_start: float,
-    log_step: float,
-    mean: Array,
-    sd: Array,
-    prior: Array,
-    rng: np.random.Generator,
-) -> tuple[Array, Array]:
-    """Draw by differential evolution: each walker moves by the difference of two others.
-
-    The first walker is a good point, near which the others start.
-    Returns the walkers of the last `n_kept` rounds, and their log densities.
-
-    References
-    ----------
-    ter Braak, C. J. F. A Markov chain Monte Carlo version of the genetic algorithm differential
-    evolution. Stat. Comput. 16, 239 (2006), doi:10.1007/s11222-006-8769-1.
-    """
-    n_walkers = walkers.shape[0]
-    evidence = np.empty((seconds.size, N_LABELS))
-    now = walkers.copy()
-    values = np.empty(n_walkers)
-    for w in range(n_walkers):
-        for _ in range(_MOST_HALVINGS):
-            values[w] = log_density(
-                now[w], reference, photons, seconds, tables, scatters, background, log_start,
-                log_step, mean, sd, prior, evidence,
-            )  # fmt: skip
-            # walkers far out would draw all others after them
-            if values[w] > values[0] - _FAR_OUT:
-                break
-            now[w] = 0.5 * (now[w] + now[0])
-    kept = np.empty((n_kept, n_walkers, SIZE))
-    kept_values = np.empty((n_kept, n_walkers))
-    scale = 2.38 / math.sqrt(2.0 * SIZE)
-    trial = np.empty(SIZE)
-    for sweep in range(n_rounds):
-        # now and then a whole difference: from one mode to another
-        gain = 1.0 if sweep % 10 == 9 else scale
-        for w in range(n_walkers):
-            a = rng.integers(0, n_walkers - 1)
-            a += a >= w
-            b = rng.integers(0, n_walkers - 2)
-            low, high = min(a, w), max(a, w)
-            b += b >= low
-            b += b >= high
-            for i in range(SIZE):
-                jitter = 1e-4 * sd[i] * rng.standard_normal()
-                trial[i] = now[w, i] + gain * (now[a, i] - now[b, i]) + jitter
-            value = log_density(
-                trial, reference, photons, seconds, tables, scatters, background, log_start,
-                log_step, mean, sd, prior, evidence,
-            )  # fmt: skip
-            if value > _NEVER and math.log(rng.random() + 1e-300) < value - values[w]:
-                now[w], values[w] = trial, value
-        if sweep >= n_rounds - n_kept:
-            kept[sweep - n_rounds + n_kept] = now
-            kept_values[sweep - n_rounds + n_kept] = values
-    return kept, kept_values
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def draw_points(
-    point: Array,
-    reference: int,
-    photons: Array,
-    seconds: Array,
-    tables: Array,
-    scatters: Array,
-    background: Array,
-    log_start: float,
-    log_step: float,
-    prior: Array,
-    evidence: Array,
-    uniforms: Array,
-    labels: NDArray[np.int64],
-    places: Array,
-    broad: Array,
-) -> None:
-    """Draw the mechanism of each state, and its place in the plane, given what is shared.
-
-    Parameters
-    ----------
-    evidence
-        As `log_density` filled it at this point.
-    uniforms
-        Random numbers, shape ``(n_states, 3)``.
-    labels, places
-        Filled: mechanism of each state, -1 for the reference; log brightness and log lifetime,
-        shape ``(n_states, 2)``; of unresolved charging the lifetime of the trion, of a mere
-        background nothing.
-    broad
-        Filled with a place drawn as if no mechanism were known, shape ``(n_states, 2)``.
-    """
-    n_gates = background.size
-    table = np.empty((tables.shape[1], n_gates))
-    flat, whole, coarse = np.empty(n_gates), np.empty(n_gates), np.empty((_N_COARSE, n_gates))
-    amplitudes, rates, nodes = np.empty(2), np.empty(2), np.empty((MOST_NODES, 3))
-    pair, pair_shares = np.empty(2), np.empty(n_gates)
-    weights = np.empty(MOST_NODES)
-    _prepare(
-        point, tables, scatters, background, log_start, log_step, table, flat, whole, coarse,
-        amplitudes, rates, pair, pair_shares,
-    )  # fmt: skip
-    bright, concentration = math.exp(point[BRIGHT]), math.exp(point[CONCENTRATION])
-    places[:], broad[:] = np.nan, np.nan
-    for s in range(seconds.size):
-        labels[s] = -1
-        if s == reference:
-            places[s], broad[s] = 0.0, 0.0
-            continue
-        shares = np.exp(evidence[s] - evidence[s].max())
-        labels[s] = _pick(shares, uniforms[s, 0])
-        n = nodes_of_state(
-            photons[s], seconds[s], flat, bright, pair, pair_shares, concentration, amplitudes,
-            rates, table, log_start, log_step, coarse, nodes,
-        )  # fmt: skip
-        if n:
-            weights[:n] = np.exp(nodes[:n, 2] - nodes[:n, 2].max())
-            k = _pick(weights[:n], uniforms[s, 2])
-            broad[s] = nodes[k, :2]
-        if labels[s] == BACKGROUND:
-            continue
-        if labels[s] == UNRESOLVED:
-            n = unresolved_nodes(
-                photons[s], seconds[s], flat, bright, pair, pair_shares, concentration, prior[1],
-                whole, coarse, nodes,
-            )  # fmt: skip
-        for k in range(n):
-            if labels[s] != UNRESOLVED:
-                nodes[k, 2] += log_prior_given_brightness(
-                    labels[s], nodes[k, 0], nodes[k, 1], prior
-                )
-            nodes[k, 2] += log_weight(labels[s], nodes[k, 0], prior)
-        weights[:n] = np.exp(nodes[:n, 2] - nodes[:n, 2].max())
-        places[s] = nodes[_pick(weights[:n], uniforms[s, 1]), :2]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _pick(weights: Array, uniform: float) -> int:
-    total = np.cumsum(weights)
-    place: int = np.searchsorted(total, uniform * total[-1])
-    return min(place, weights.size - 1)

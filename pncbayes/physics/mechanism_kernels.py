@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "AUGER", "BACKGROUND", "HOT_CARRIER", "NBC", "N_LABELS", "OTHER", "UNRESOLVED", "U_HIGH",
-    "U_LOW", "V_HIGH", "V_LOW", "charging_share", "log_prior_given_brightness", "log_weight",
+    "U_LOW", "V_HIGH", "V_LOW", "add_log_prior", "charging_share", "log_prior_given_brightness",
+    "log_weight",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -101,3 +102,12 @@ def log_weight(label: int, u: float, prior: Array) -> float:
     if label == UNRESOLVED and charging_share(u, _OTHER_LOW, prior[1]) <= 0.0:
         return _NEVER
     return value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_log_prior(label: int, nodes: Array, prior: Array) -> None:
+    """Add the log prior of a mechanism to the third column of nodes ``u, v, log weight``."""
+    for k in range(nodes.shape[0]):
+        if label != UNRESOLVED:
+            nodes[k, 2] += log_prior_given_brightness(label, nodes[k, 0], nodes[k, 1], prior)
+        nodes[k, 2] += log_weight(label, nodes[k, 0], prior)

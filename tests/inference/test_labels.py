@@ -9,8 +9,14 @@ import pytest
 from scipy.special import gammaln, logsumexp
 
 import pncbayes as pnc
-from pncbayes.inference.label_kernels import MOST_NODES, state_evidence
-from pncbayes.inference.shared_kernels import CONCENTRATION, _prepare, unpack
+from pncbayes.inference.label_kernels import Decays, state_evidence
+from pncbayes.inference.shared_kernels import (
+    CONCENTRATION,
+    Instrument,
+    prepare,
+    unpack,
+    workspace,
+)
 from pncbayes.physics.mechanism_kernels import (
     AUGER,
     BACKGROUND,
@@ -53,41 +59,34 @@ POINT = np.array([
 
 def expected_counts(brightness: float, lifetime: float, seconds: float) -> np.ndarray:
     """Photons of a state whose decay is the tied one."""
+    return seconds * (np.exp(POINT[0]) * brightness * tied(lifetime) + around(brightness))
+
+
+def tied(lifetime: float) -> np.ndarray:
+    """Shares of the gates in the reference decay, made faster."""
     made = prepared()
-    shares = np.empty(made["whole"].size)
+    shares = np.empty(made.whole.size)
     quenched_shares(
-        made["amplitudes"], made["rates"], lifetime, made["table"], table().log_start,
-        table().log_step, shares,
-    )  # fmt: skip
-    return seconds * (np.exp(POINT[0]) * brightness * shares + around(brightness))
+        made.amplitudes, made.rates, lifetime, made.table, made.log_start, made.log_step, shares
+    )
+    return shares
 
 
 def around(brightness: float) -> np.ndarray:
     """Counts per s and gate of a state that are not of single excitons."""
     made = prepared()
-    share, power = made["pair"]
-    assert share == pytest.approx(0.03)
-    assert power == pytest.approx(1.0 / (1.0 + np.exp(-0.7)))
-    pairs = np.exp(POINT[0]) * share * brightness**power * made["pair_shares"]
-    return made["flat"] + (pairs if brightness > 0.0 else 0.0)
+    assert made.pair_share == pytest.approx(0.03)
+    assert made.pair_power == pytest.approx(1.0 / (1.0 + np.exp(-0.7)))
+    pairs = np.exp(POINT[0]) * 0.03 * brightness**made.pair_power * made.pair_shares
+    return made.flat + (pairs if brightness > 0.0 else 0.0)
 
 
 @functools.cache
-def prepared() -> dict[str, np.ndarray]:
+def prepared() -> Decays:
     own = table()
-    n_gates = own.background.size
-    made = {
-        "table": np.empty_like(own.shares[0]), "flat": np.empty(n_gates),
-        "whole": np.empty(n_gates), "coarse": np.empty((49, n_gates)),
-        "amplitudes": np.empty(2), "rates": np.empty(2), "pair": np.empty(2),
-        "pair_shares": np.empty(n_gates),
-    }  # fmt: skip
-    _prepare(
-        POINT, own.shares, own.scatter, own.background, own.log_start, own.log_step,
-        made["table"], made["flat"], made["whole"], made["coarse"], made["amplitudes"],
-        made["rates"], made["pair"], made["pair_shares"],
-    )  # fmt: skip
-    return made
+    return prepare(
+        POINT, Instrument(own.shares, own.scatter, own.background, own.log_start, own.log_step)
+    )
 
 
 def log_likelihood(photons: np.ndarray, seconds: float, rate: np.ndarray) -> float:
@@ -107,14 +106,9 @@ def integrated(photons: np.ndarray, seconds: float) -> np.ndarray:
     bright, du, dv = np.exp(POINT[0]), 0.01, 0.01
     u, v = np.arange(U_LOW + du / 2, U_HIGH, du), np.arange(V_LOW, V_HIGH, dv)
     values = np.full((N_LABELS, u.size, v.size), -np.inf)
-    shares = np.empty((v.size, made["whole"].size))
-    for j, one in enumerate(v):
-        quenched_shares(
-            made["amplitudes"], made["rates"], np.exp(one), made["table"], table().log_start,
-            table().log_step, shares[j],
-        )  # fmt: skip
+    shares = [tied(np.exp(one)) for one in v]
     for i, own in enumerate(u):
-        rough = bright * np.exp(own) * made["whole"] + around(np.exp(own))
+        rough = bright * np.exp(own) * made.whole + around(np.exp(own))
         away = photons.sum() - seconds * rough.sum()
         if away**2 > 60.0 * (photons.sum() + 1.0):
             continue
@@ -129,13 +123,13 @@ def integrated(photons: np.ndarray, seconds: float) -> np.ndarray:
                 values[label, i, j] = plain + density + weight + np.log(dv)
             if charged[j]:
                 c = charged[j]
-                mixed = (1 - c) * made["whole"] + c * prior[1] * np.exp(one) * shares[j]
+                mixed = (1 - c) * made.whole + c * prior[1] * np.exp(one) * shares[j]
                 values[UNRESOLVED, i, j] = (
                     log_likelihood(photons, seconds, bright * mixed + around(np.exp(own)))
                     + log_weight(UNRESOLVED, own, prior) - np.log(n_charged)
                 )  # fmt: skip
     found = logsumexp(values, axis=(1, 2)) + np.log(du) - np.log(U_HIGH - U_LOW)
-    found[BACKGROUND] = log_likelihood(photons, seconds, made["flat"]) + log_weight(
+    found[BACKGROUND] = log_likelihood(photons, seconds, made.flat) + log_weight(
         BACKGROUND, 0.0, prior
     )
     return found
@@ -156,15 +150,13 @@ def integrated(photons: np.ndarray, seconds: float) -> np.ndarray:
 def test_evidence_of_mechanisms_is_the_integral(
     brightness: float, lifetime: float, seconds: float
 ) -> None:
-    made, prior = prepared(), MechanismPriors().packed()
     rng = np.random.default_rng(7)
     photons = rng.poisson(expected_counts(brightness, lifetime, seconds)).astype(float)
-    found, nodes = np.empty(N_LABELS), np.empty((MOST_NODES, 3))
+    work = workspace(1)
+    found = work.evidence[0]
     state_evidence(
-        photons, seconds, made["flat"], np.exp(POINT[0]), made["pair"], made["pair_shares"],
-        np.exp(POINT[CONCENTRATION]), made["amplitudes"], made["rates"], made["table"],
-        table().log_start, table().log_step,
-        made["whole"], made["coarse"], prior, nodes, found,
+        photons, seconds, prepared(), MechanismPriors().packed(), work.nodes[0], work.n_nodes[0],
+        found,
     )  # fmt: skip
     expected = integrated(photons, seconds)
     # what is far below the best does not matter
