@@ -195,6 +195,9 @@ def fit(
             named = mechanisms_group(
                 evidences, probability, draws, likelihood, trace, spec, rng.spawn(1)[0], step
             )
+        if named is not None:
+            source = str(trace.attrs.get("response_source", ""))
+            named.attrs["response_is_estimated"] = int(source.startswith("estimated"))
     judgement = judge(
         evidences, probability, (wide, narrow), p_values, grid, draws, stats,
         likelihood.nodes_too_few,

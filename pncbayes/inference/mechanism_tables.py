@@ -14,7 +14,7 @@ __all__ = ["MechanismTables"]
 
 # A name is given above this probability, and where the radiative rate is known to a factor e^0.25.
 _SURE, _KNOWN_LOG_R = 0.8, 0.25
-_NEEDS_LIFETIME = ("auger", "nbc")
+_NEEDS_LIFETIME = ("auger", "hot_carrier", "nbc")
 # A lifetime below this share of the width of the response is hidden by it.
 _HIDDEN = 0.25
 _TAKES_PART = 0.05
@@ -71,7 +71,11 @@ class MechanismTables:
         sd = float(self.group["broad_log_radiative_ratio_sd"].values[state])
         hidden = float(self.group["lifetime_over_response"].values[state])
         vague = not sd <= _KNOWN_LOG_R and name in _NEEDS_LIFETIME
-        if most > _SURE and not vague:
+        # the width of a response that was taken from the rise of these very decays is a guess, and
+        # what lies within it cannot be told from scatter or biexcitons
+        guessed = bool(self.group.attrs.get("response_is_estimated", 0))
+        blurred = guessed and hidden < _HIDDEN and name in _NEEDS_LIFETIME
+        if most > _SURE and not vague and not blurred:
             return name, ""
         reasons = []
         if most <= _SURE:
@@ -83,6 +87,7 @@ class MechanismTables:
         if hidden < _HIDDEN:
             reasons.append(
                 f"its lifetime, {hidden:.2g} of the width of the response, is hidden by that"
+                + (", which was estimated: give a measured response" if guessed else "")
             )
         return UNDETERMINED, "; ".join(reasons)
 
