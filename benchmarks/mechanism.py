@@ -52,6 +52,8 @@ CODE = (
 )  # fmt: skip
 SURE, LEAST_PHOTONS, LEAST_VISITS = 0.8, 300, 20
 WANTED_RIGHT, WANTED_NAMED, WANTED_WRONG = 0.97, 0.95, 0.03
+WANTED_COVERAGE = 0.85, 0.95
+ON = 0.5
 
 
 class Dim:
@@ -147,7 +149,8 @@ def work(task: common.Task) -> common.Row:
         given = (background * 1.3 ** float(rng.choice([-1.0, 1.0])), 0.05 * background)
     trace = pnc.bin_photons(dot.photons, WIDTH_S, response=response, background_rate_per_s=given)
     fit = pnc.fit(trace, max_states=MOST_STATES, random_seed=task.trace, progressbar=False)
-    return {**truth(dims, dot, exits), **answer(fit, dims, bright, exciton)}
+    rates = true_rates(np.array([1.0, *(dim.brightness for dim in dims)]), dot, exits)
+    return {**truth(dims, dot, exits), **answer(fit, dims, bright, exciton), **covered(fit, rates)}
 
 
 def draw_exciton(rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -183,6 +186,28 @@ def truth(dims: list[Dim], dot: object, exits: np.ndarray) -> common.Row:
         "true_n_states": 1 + len(dims),
         "exits_per_s": exits.tolist(),
     }
+
+
+def true_rates(brightness: np.ndarray, dot: object, exits: np.ndarray) -> dict[str, float]:
+    """True trapping and de-trapping rate per s: from the states of half brightness to others."""
+    on = brightness >= ON * brightness.max()
+    occupancy = dot.path.occupancy
+    switches = np.repeat(exits[:, None] / (len(exits) - 1), len(exits), axis=1)
+    rates = {}
+    for name, here in (("k_trap_per_s", on), ("k_detrap_per_s", ~on)):
+        leaving = (occupancy[here, None] * switches[here][:, ~here]).sum()
+        rates[name] = leaving / occupancy[here].sum() if here.any() and not here.all() else np.nan
+    return rates
+
+
+def covered(fit: pnc.Fit, rates: dict[str, float]) -> common.Row:
+    """Whether the 90 % intervals of the switching rates hold the true ones; NaN without a rate."""
+    row: common.Row = {}
+    for name, true in rates.items():
+        found = getattr(fit, name)
+        known = found is not None and np.isfinite(true)
+        row[f"inside_{name}"] = float(found["q05"] <= true <= found["q95"]) if known else np.nan
+    return row
 
 
 def answer(
@@ -245,8 +270,11 @@ def report(rows: pd.DataFrame) -> list[str]:
             lines += [
                 f"- could be named: {len(can)}; named rightly {interval(was)}"
                 + limit(was, WANTED_NAMED),
-                f"- 90 % intervals of the Auger rate: {interval(inside > 0.5)} of {len(inside)}",
+                f"- 90 % intervals of the Auger rate: {interval(inside > 0.5)}" + between(inside),
             ]
+            for name in ("k_trap_per_s", "k_detrap_per_s"):
+                inside = dots[f"inside_{name}"].dropna()
+                lines.append(f"- of `{name}`: {interval(inside > 0.5)}" + between(inside))
         lines += ["", *confusion(states), ""]
     return lines
 
@@ -264,6 +292,15 @@ def limit(right: pd.Series, wanted: float) -> str:
         return ""
     share = right.mean()
     return f"; wanted {100 * wanted:.0f} %: {common.verdict(bool(share >= wanted))}"
+
+
+def between(inside: pd.Series) -> str:
+    """Verdict on a coverage: FAIL unless it lies where it is wanted."""
+    if not len(inside):
+        return ""
+    low, high = WANTED_COVERAGE
+    verdict = common.verdict(bool(low <= inside.mean() <= high))
+    return f"; wanted {100 * low:.0f} to {100 * high:.0f} %: {verdict}"
 
 
 def confusion(states: pd.DataFrame) -> list[str]:
