@@ -316,7 +316,7 @@ def _is_compiled() -> bool:
     source = Path(__file__).parent / "inference" / "shared_kernels.py"
     elsewhere = os.environ.get("NUMBA_CACHE_DIR")
     folders = Path(elsewhere).glob("*") if elsewhere else [source.parent / "__pycache__"]
-    left = (file for folder in folders for file in folder.glob("shared_kernels.evolve-*.nbi"))
+    left = (file for folder in folders for file in folder.glob("shared_kernels.log_density-*.nbi"))
     return any(file.stat().st_mtime >= source.stat().st_mtime for file in left)
 
 

@@ -350,7 +350,7 @@ def test_usage_errors_have_the_same_status() -> None:
     ("options", "parts"),
     [
         (("--max-states", 0), ("`max_states` must be a whole number from 1 to 12", "got 0")),
-        (("--model", "fre"), ("no model named 'fre'", "free, steady")),
+        (("--model", "fre"), ("no model named 'fre'", "auger, free, ")),
         (("--width-ms", 1e9), ("`width_s` must be at most", "got 1000000.0 s")),
         (("--response", "nowhere.ptu"), ("nowhere.ptu", "no such file")),
     ],
@@ -402,11 +402,11 @@ def test_the_helper_stays_away_where_all_is_compiled(
 ) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     assert not cli._is_compiled()
-    left = tmp_path / "inference_1" / "shared_kernels.evolve-10.py312.nbi"
+    left = tmp_path / "inference_1" / "shared_kernels.log_density-10.py312.nbi"
     left.parent.mkdir()
     left.touch()
     assert cli._is_compiled()
     os.utime(left, (1.0, 1.0))
     assert not cli._is_compiled()
     # the name is that of the function whose compiled code is looked for
-    assert hasattr(shared_kernels, "evolve")
+    assert hasattr(shared_kernels, "log_density")
