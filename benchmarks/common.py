@@ -54,10 +54,11 @@ OURS = "pncbayes"
 # what has no part in the number of states and the intervals
 _NOT_COUNTED = {
     "__init__.py", "arguments.py", "build.py", "checks.py", "compile_ahead.py", "fit.py",
-    "intervals.py", "jax_kernels.py", "jax_op.py", "judge.py", "label_kernels.py", "labels.py",
-    "levels.py", "mechanism_group.py", "mechanism_tables.py", "numba_likelihood.py", "nuts.py",
-    "op.py", "photon_by_photon.py", "photon_kernels.py", "photon_propagators.py", "pymc_model.py",
-    "reference.py", "results.py", "sensitivity.py", "shared_kernels.py", "shared_parameters.py",
+    "intervals.py", "jax_kernels.py", "jax_op.py", "judge.py", "label_counts.py",
+    "label_kernels.py", "labels.py", "levels.py", "mechanism_group.py", "mechanism_tables.py",
+    "numba_likelihood.py", "nuts.py", "op.py", "photon_by_photon.py", "photon_kernels.py",
+    "photon_propagators.py", "pymc_model.py", "reference.py", "results.py", "sensitivity.py",
+    "shared_kernels.py", "shared_parameters.py",
 }  # fmt: skip
 
 Row = dict[str, Any]

@@ -29,8 +29,8 @@ from pncbayes.physics.mechanism_kernels import (
     BACKGROUND,
     N_LABELS,
     UNRESOLVED,
+    log_allowed,
     log_prior_given_brightness,
-    log_weight,
 )
 from pncbayes.physics.mechanisms import MECHANISMS
 from pncbayes.physics.modelfile import load_model
@@ -44,11 +44,10 @@ CELLS = ("clean", "response", "background", "drift", "charging")
 N_OF_CELL = {"clean": N_TRACES, "charging": 60, "response": 100, "background": 100, "drift": 100}
 DRAWN = ("auger", "hot_carrier", "nbc", "background")
 CODE = (
-    "inference/label_kernels.py", "inference/labels.py", "inference/mechanism_group.py",
-    "inference/mechanism_tables.py", "inference/shared_kernels.py",
-    "inference/shared_parameters.py",
-    "physics/mechanism_kernels.py", "physics/mechanisms.py", "physics/tied_decay.py",
-    "physics/tied_kernels.py",
+    "inference/label_counts.py", "inference/label_kernels.py", "inference/labels.py",
+    "inference/mechanism_group.py", "inference/mechanism_tables.py", "inference/shared_kernels.py",
+    "inference/shared_parameters.py", "physics/mechanism_kernels.py", "physics/mechanisms.py",
+    "physics/tied_decay.py", "physics/tied_kernels.py",
 )  # fmt: skip
 SURE, LEAST_PHOTONS, LEAST_VISITS = 0.8, 300, 20
 WANTED_RIGHT, WANTED_NAMED, WANTED_WRONG = 0.97, 0.95, 0.03
@@ -104,14 +103,18 @@ class Dim:
         """Probability of the mechanism where brightness and lifetime are known."""
         if self.mechanism in ("background", "unresolved_charging"):
             return 1.0
-        prior = load_model("free").mechanism.packed()
+        priors = load_model("free").mechanism
+        prior, weights = priors.packed(), priors.concentrations()
         u, v = np.log(self.brightness), np.log(self.lifetime)
-        logs = np.full(N_LABELS, -np.inf)
-        for label in range(N_LABELS):
-            if label not in (BACKGROUND, UNRESOLVED):
-                logs[label] = log_prior_given_brightness(label, u, v, prior)
-                logs[label] += log_weight(label, u, prior)
-        shares = np.exp(logs - logs.max())
+        shares = np.zeros(N_LABELS)
+        nodes, node_weights = np.polynomial.hermite_e.hermegauss(9)
+        for node, node_weight in zip(nodes, node_weights, strict=True):
+            prior[0] = priors.slack_median * np.exp(priors.slack_sigma * node)
+            for label in range(N_LABELS):
+                if label not in (BACKGROUND, UNRESOLVED):
+                    log_share = log_prior_given_brightness(label, u, v, prior)
+                    log_share += log_allowed(label, u, prior)
+                    shares[label] += node_weight * weights[label] * np.exp(log_share)
         return float(shares[MECHANISMS.index(self.mechanism)] / shares.sum())
 
 

@@ -25,8 +25,8 @@ from pncbayes.physics.mechanism_kernels import (
     V_HIGH,
     V_LOW,
     charging_share,
+    log_allowed,
     log_prior_given_brightness,
-    log_weight,
 )
 from pncbayes.physics.tied_kernels import quenched_shares
 
@@ -345,7 +345,7 @@ def state_evidence(
     photons: Array, seconds: float, decays: Decays, prior: Array, nodes: Array,
     n_nodes: NDArray[np.int64], out: Array,
 ) -> None:  # fmt: skip
-    """Log evidence of each mechanism of a state, its prior weight included.
+    """Log evidence of each mechanism of a state.
 
     Parameters
     ----------
@@ -362,20 +362,22 @@ def state_evidence(
     out[:] = _NEVER
     n = nodes_of_state(photons, seconds, decays, nodes[0])
     span = math.log(U_HIGH - U_LOW)
+    allowed = np.zeros(N_LABELS)
     for k in range(n):
         u, v = nodes[0, k, 0], nodes[0, k, 1]
         for label in range(N_LABELS):
             if label not in (UNRESOLVED, BACKGROUND):
+                if k == 0 or u != nodes[0, k - 1, 0]:
+                    allowed[label] = log_allowed(label, u, prior) - span
                 density = log_prior_given_brightness(label, u, v, prior)
-                weight = log_weight(label, u, prior)
-                out[label] = _add(out[label], nodes[0, k, 2] + density + weight - span)
+                out[label] = _add(out[label], nodes[0, k, 2] + density + allowed[label])
     n_nodes[0] = n
     n = unresolved_nodes(photons, seconds, decays, prior[1], nodes[1])
     for k in range(n):
-        weight = log_weight(UNRESOLVED, nodes[1, k, 0], prior)
+        weight = log_allowed(UNRESOLVED, nodes[1, k, 0], prior)
         out[UNRESOLVED] = _add(out[UNRESOLVED], nodes[1, k, 2] + weight - span)
     n_nodes[1] = n
     out[BACKGROUND] = log_probability_of_photons(
         photons, photons.sum(), seconds, decays.flat, decays.concentration
-    ) + log_weight(BACKGROUND, 0.0, prior)
+    )
     out[OTHER] = max(out[OTHER], _NEVER)

@@ -25,8 +25,9 @@ from scipy.special import gammaln, logsumexp
 
 from pncbayes.inference.collapsed import CollapsedPosterior
 from pncbayes.inference.gibbs import GibbsSampler
+from pncbayes.inference.label_counts import draw_labels, label_probabilities
 from pncbayes.inference.posterior import Parameters
-from pncbayes.inference.shared_kernels import SIZE
+from pncbayes.inference.shared_kernels import SIZE, SLACK
 from pncbayes.inference.shared_parameters import SharedParameters
 from pncbayes.inference.special import log_sum_exp
 from pncbayes.physics.mechanism_kernels import BACKGROUND, OTHER, UNRESOLVED, add_log_prior
@@ -117,7 +118,8 @@ def label_states(
     mean_photons, mean_seconds = photons.mean(axis=0), seconds.mean(axis=0)
     rate = mean_photons.sum(axis=1) / mean_seconds
     candidates = np.flatnonzero(rate >= _DIMMEST_REFERENCE * rate.max())
-    shared = [SharedParameters(table, trace, posterior.model, int(s)) for s in candidates]
+    n_states = len(rate)
+    shared = [SharedParameters(table, trace, posterior.model, int(s), n_states) for s in candidates]
     tops = [one.climb(mean_photons, mean_seconds) for one in shared]
     highest = max(value for _, value in tops)
     parts, logs = [], []
@@ -140,7 +142,7 @@ def compile_labels(
     table: DecayTable, trace: xr.Dataset, model: ModelFile, rng: np.random.Generator
 ) -> None:
     """Run every compiled function once, on photons of a flat decay."""
-    shared = SharedParameters(table, trace, model, 0)
+    shared = SharedParameters(table, trace, model, 0, 2)
     photons, seconds = np.outer([1000.0, 100.0], table.background), np.ones(2)
     _draw_places(shared, shared.start(photons, seconds), photons, seconds, rng)
     add_log_prior(OTHER, np.zeros((1, 3)), shared.beliefs.mechanisms)
@@ -185,26 +187,21 @@ class _Pairs:
         self.shared, self.points = shared, points
         n_states = seconds.shape[1]
         self.log_weights = np.empty((len(photons), len(points)))
-        self.evidence = np.empty((len(photons), len(points), n_states, N_LABELS))
+        self.probability = np.empty((len(photons), len(points), n_states, N_LABELS))
+        self.takes_part = np.empty((len(photons), len(points), N_LABELS))
         before = np.array([shared.value(point, *mean)[0] for point in points])
         for i, (own, time_s) in enumerate(zip(photons, seconds, strict=True)):
             for j, point in enumerate(points):
-                value, self.evidence[i, j] = shared.value(point, own, time_s)
+                value, evidence = shared.value(point, own, time_s)
+                self.probability[i, j], self.takes_part[i, j] = label_probabilities(
+                    evidence, shared.reference, shared.counts
+                )
                 self.log_weights[i, j] = value - before[j] - free[i]
 
     @functools.cached_property
     def weights(self) -> Array:
         """Of the pairs; they add up to 1."""
         return np.asarray(np.exp(self.log_weights - logsumexp(self.log_weights)))
-
-    @functools.cached_property
-    def probability(self) -> Array:
-        """Of each mechanism of each state, for each pair; zero for the reference."""
-        top = self.evidence.max(axis=3, keepdims=True)
-        share = np.exp(self.evidence - top)
-        share /= share.sum(axis=3, keepdims=True)
-        share[:, :, self.shared.reference] = 0.0
-        return share
 
 
 def _collect(
@@ -222,8 +219,7 @@ def _collect(
     for part, share in zip(parts, by_reference, strict=True):
         weights = part.weights
         probability += share * np.einsum("ij,ijsl->sl", weights, part.probability)
-        none = (1.0 - part.probability).prod(axis=2)
-        takes_part += share * np.einsum("ij,ijl->l", weights, 1.0 - none)
+        takes_part += share * np.einsum("ij,ijl->l", weights, part.takes_part)
         reference[part.shared.reference] += share
         by_path += share * weights.sum(axis=1)
     label = np.empty((n_draws, n_states), dtype=np.int64)
@@ -255,20 +251,21 @@ def _draw_places(
     nothing; and a place drawn as if no mechanism were known.
     """
     _, evidence = shared.value(point, photons, seconds)
-    labels = np.full(len(seconds), -1)
+    mechanisms = shared.beliefs.mechanisms.copy()
+    mechanisms[0] = np.exp(point[SLACK])
+    labels = draw_labels(evidence, shared.reference, shared.counts, rng)
     places, broad = np.full((len(seconds), 2), np.nan), np.full((len(seconds), 2), np.nan)
     for s in range(len(seconds)):
         if s == shared.reference:
             places[s] = broad[s] = 0.0
             continue
-        labels[s] = _pick(evidence[s], rng)
         plane, charging = shared.nodes_of(s)
         if len(plane):
             broad[s] = plane[_pick(plane[:, 2], rng), :2]
         if labels[s] == BACKGROUND:
             continue
         nodes = charging if labels[s] == UNRESOLVED else plane
-        add_log_prior(int(labels[s]), nodes, shared.beliefs.mechanisms)
+        add_log_prior(int(labels[s]), nodes, mechanisms)
         places[s] = nodes[_pick(nodes[:, 2], rng), :2]
     return labels, places, broad
 

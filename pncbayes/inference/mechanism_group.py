@@ -17,7 +17,7 @@ from pncbayes.inference.gibbs import GibbsSampler, posterior_draws
 from pncbayes.inference.labels import Labels, label_states
 from pncbayes.inference.optimum import settle
 from pncbayes.inference.posterior import Parameters
-from pncbayes.inference.shared_kernels import BRIGHT, LIFETIME
+from pncbayes.inference.shared_kernels import BRIGHT, LIFETIME, SLACK
 from pncbayes.physics.mechanism_kernels import AUGER, BACKGROUND, HOT_CARRIER, NBC, UNRESOLVED
 from pncbayes.physics.mechanisms import (
     MECHANISMS,
@@ -140,7 +140,7 @@ def _consequences(
     exciton_ns = np.exp(labels.shared[:, LIFETIME])
     is_label = {name: labels.label == number for number, name in enumerate(MECHANISMS)}
     log_r = labels.log_brightness - labels.log_lifetime
-    scaling = radiative_scaling(log_r, priors, rng)
+    scaling = radiative_scaling(log_r, np.exp(labels.shared[:, SLACK, None]), priors, rng)
     auger = auger_rate_per_ns(lifetime, scaling, exciton_ns[:, None], priors, rng)
     centres = np.maximum(1.0 / lifetime - 1.0, 0.0) / exciton_ns[:, None]
     charged = charging_shares(labels.log_brightness, labels.log_lifetime, priors.scaling_median)

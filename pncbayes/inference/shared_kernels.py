@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pncbayes.inference.label_counts import Counts, sum_over_labels
 from pncbayes.inference.label_kernels import (
     COARSE,
     MOST_NODES,
@@ -30,8 +31,8 @@ Array = NDArray[np.float64]
 
 # of the shared parameters
 BRIGHT, LIFETIME, SPREAD, FAST, SCATTER, FLAT, CONCENTRATION, SHIFT = range(8)
-PAIR_SHARE, PAIR_LIFETIME, PAIR_POWER = range(8, 11)
-SIZE = 11
+PAIR_SHARE, PAIR_LIFETIME, PAIR_POWER, SLACK = range(8, 12)
+SIZE = 12
 _NEVER = -1e300
 # shifts of the response beyond which its table is not made
 _MOST_SHIFT = 2.5
@@ -48,14 +49,23 @@ class Instrument(NamedTuple):
 
 
 class Beliefs(NamedTuple):
-    """Priors: mean and sd of the shared parameters, and `MechanismPriors.packed`.
+    """Priors.
 
-    Those of the scatter are of its log ratio to the signal of the reference.
+    Attributes
+    ----------
+    mean, sd
+        Of the shared parameters; those of the scatter are of its log ratio to the signal of the
+        reference.
+    mechanisms
+        `MechanismPriors.packed`, whose slack gives way to that of the point.
+    counts
+        Of `label_counts`, for all states but the reference.
     """
 
     mean: Array
     sd: Array
     mechanisms: Array
+    counts: Counts
 
 
 class Workspace(NamedTuple):
@@ -148,7 +158,8 @@ def log_density(
         of its two lifetimes, logit of the fast one's amplitude, logs of the rates of scatter and
         background per s and of the concentration, the shift of the response in its steps, log of
         the biexcitons' signal over that of single excitons in the reference, log of their
-        lifetime in ns, and logit of the power of the brightness by which they grow in others.
+        lifetime in ns, logit of the power of the brightness by which they grow in others, and log
+        of the slack.
     reference
         Number of the reference state.
     photons, seconds
@@ -167,6 +178,8 @@ def log_density(
     if abs(point[SHIFT]) > _MOST_SHIFT or not math.isfinite(value) or value < -1e6:
         return _NEVER
     decays = prepare(point, instrument)
+    mechanisms = beliefs.mechanisms.copy()
+    mechanisms[0] = math.exp(point[SLACK])
     for s in range(seconds.size):
         if s == reference:
             work.evidence[s] = 0.0
@@ -178,9 +191,8 @@ def log_density(
             )  # fmt: skip
             continue
         state_evidence(
-            photons[s], seconds[s], decays, beliefs.mechanisms, work.nodes[s], work.n_nodes[s],
+            photons[s], seconds[s], decays, mechanisms, work.nodes[s], work.n_nodes[s],
             work.evidence[s],
         )  # fmt: skip
-        top = work.evidence[s].max()
-        value += top + math.log(np.exp(work.evidence[s] - top).sum())
+    value += sum_over_labels(work.evidence, reference, beliefs.counts)
     return value if math.isfinite(value) else _NEVER

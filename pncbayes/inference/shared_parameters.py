@@ -9,12 +9,12 @@ from scipy import stats
 from scipy.optimize import minimize
 
 from pncbayes.inference.bridge import bridge
+from pncbayes.inference.label_counts import label_counts
 from pncbayes.inference.shared_kernels import (
     PAIR_SHARE,
     SIZE,
     Beliefs,
     Instrument,
-    Workspace,
     log_density,
     workspace,
 )
@@ -44,7 +44,12 @@ class SharedParameters:
     """Density of what all states share, for one reference state."""
 
     def __init__(
-        self, table: DecayTable, trace: xr.Dataset, model: ModelFile, reference: int
+        self,
+        table: DecayTable,
+        trace: xr.Dataset,
+        model: ModelFile,
+        reference: int,
+        n_states: int,
     ) -> None:
         self.reference = reference
         priors = model.mechanism
@@ -58,24 +63,24 @@ class SharedParameters:
             np.log(bright.median), np.log(priors.exciton_lifetime_median_ns), 0.0, 0.0,
             np.log(priors.scatter_median), np.log(self.dark), np.log(decays.median), 0.0,
             np.log(priors.biexciton_share_median), np.log(priors.biexciton_lifetime_median_ns), 0.0,
+            np.log(priors.slack_median),
         ])  # fmt: skip
         sd = np.array([
             bright.sigma, priors.exciton_lifetime_sigma, 1.5, 1.5, priors.scatter_sigma,
             relative, decays.sigma, _SHIFT_SD, priors.biexciton_share_sigma,
-            priors.biexciton_lifetime_sigma, _POWER_SD,
+            priors.biexciton_lifetime_sigma, _POWER_SD, priors.slack_sigma,
         ])  # fmt: skip
-        self.beliefs = Beliefs(mean, sd, priors.packed())
+        self.counts = label_counts(n_states - 1, priors.concentrations())
+        self.beliefs = Beliefs(mean, sd, priors.packed(), self.counts)
         self.instrument = Instrument(
             table.shares, table.scatter, table.background, table.log_start, table.log_step
         )
         self.table = table
         self.priors = priors
-        self._work: Workspace | None = None
+        self._work = workspace(n_states)
 
     def value(self, point: Array, photons: Array, seconds: Array) -> tuple[float, Array]:
         """Log density, and log evidence of each mechanism of each state."""
-        if self._work is None or len(self._work.evidence) != len(seconds):
-            self._work = workspace(len(seconds))
         value = log_density(
             point, self.reference, photons, seconds, self.instrument, self.beliefs, self._work
         )
@@ -83,7 +88,6 @@ class SharedParameters:
 
     def nodes_of(self, state: int) -> tuple[Array, Array]:
         """Nodes of a state on the plane, and of unresolved charging, at the latest point."""
-        assert self._work is not None
         plane, charging = self._work.n_nodes[state]
         nodes = self._work.nodes[state]
         return nodes[0, :plane].copy(), nodes[1, :charging].copy()

@@ -1,7 +1,8 @@
 """Densities of the mechanisms over brightness and lifetime, compiled.
 
 u is the log of the brightness of a state over that of the reference, v that of its lifetime. The
-priors are one array: `pncbayes.physics.mechanisms.MechanismPriors.packed`.
+priors are one array: slack, median and sigma of the radiative scaling, lowest and highest quantum
+yield (`pncbayes.physics.mechanisms.MechanismPriors.packed`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "AUGER", "BACKGROUND", "HOT_CARRIER", "NBC", "N_LABELS", "OTHER", "UNRESOLVED", "U_HIGH",
-    "U_LOW", "V_HIGH", "V_LOW", "add_log_prior", "charging_share", "log_prior_given_brightness",
-    "log_weight",
+    "U_LOW", "V_HIGH", "V_LOW", "add_log_prior", "charging_share", "log_allowed",
+    "log_prior_given_brightness",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -85,23 +86,19 @@ def charging_share(u: float, v: float, scaling: float) -> float:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def log_weight(label: int, u: float, prior: Array) -> float:
-    """Log probability of a mechanism before the decay is seen, at a brightness that it allows.
+def log_allowed(label: int, u: float, prior: Array) -> float:
+    """Log of the share of a mechanism that its brightness allows.
 
     Brightness has the same prior for all mechanisms, else that prior would choose between them;
     what a mechanism does not allow - a hot-carrier state brighter than the exciton - is lost, and
     makes no other mechanism more probable.
     """
-    total = 0.0
-    for other in range(N_LABELS):
-        total += prior[5 + other]
-    value: float = math.log(prior[5 + label] / total)
     if label == HOT_CARRIER or label == NBC:
         # both lose light: brighter than the reference they are only by the slack
-        value += _log_below(-u / prior[0])
+        return _log_below(-u / prior[0])
     if label == UNRESOLVED and charging_share(u, _OTHER_LOW, prior[1]) <= 0.0:
         return _NEVER
-    return value
+    return 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -110,4 +107,4 @@ def add_log_prior(label: int, nodes: Array, prior: Array) -> None:
     for k in range(nodes.shape[0]):
         if label != UNRESOLVED:
             nodes[k, 2] += log_prior_given_brightness(label, nodes[k, 0], nodes[k, 1], prior)
-        nodes[k, 2] += log_weight(label, nodes[k, 0], prior)
+        nodes[k, 2] += log_allowed(label, nodes[k, 0], prior)

@@ -61,8 +61,9 @@ class MechanismPriors:
 
     Attributes
     ----------
-    slack
-        Standard deviation of ln g around the place of a mechanism.
+    slack_median, slack_sigma
+        Of the standard deviation of ln g around the place of a mechanism, log-normal; one of a
+        dot.
     scaling_median, scaling_sigma
         Of m, log-normal.
     quantum_yield
@@ -77,9 +78,12 @@ class MechanismPriors:
         Of their lifetime, log-normal.
     weights
         Of the mechanisms of a state, by name; they need not add up to 1.
+    weights_concentration
+        The weights of one dot are Dirichlet with these as their mean, and this concentration.
     """
 
-    slack: float = 0.1
+    slack_median: float = 0.1
+    slack_sigma: float = 0.3
     scaling_median: float = 2.0
     scaling_sigma: float = 0.2
     quantum_yield: tuple[float, float] = (0.3, 1.0)
@@ -92,16 +96,22 @@ class MechanismPriors:
     biexciton_lifetime_median_ns: float = 0.1
     biexciton_lifetime_sigma: float = 0.7
     weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(MECHANISMS, 1.0))
+    weights_concentration: float = 6.0
 
     def packed(self) -> Array:
-        """Return the numbers that the kernels take."""
+        """Return the numbers that the kernels take, with the median slack."""
+        return np.array(
+            [self.slack_median, self.scaling_median, self.scaling_sigma, *self.quantum_yield]
+        )
+
+    def concentrations(self) -> tuple[float, ...]:
+        """Return those of the Dirichlet prior of the weights, by mechanism."""
         weights = np.array([max(self.weights[name], 1e-12) for name in MECHANISMS])
-        head = [self.slack, self.scaling_median, self.scaling_sigma, *self.quantum_yield]
-        return np.concatenate([head, weights / weights.sum()])
+        return tuple((self.weights_concentration * weights / weights.sum()).tolist())
 
 
 def radiative_scaling(
-    log_r: Array, priors: MechanismPriors, rng: np.random.Generator
+    log_r: Array, slack: Array | float, priors: MechanismPriors, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Draw the radiative scaling m of trions whose ln R is known up to the slack.
 
@@ -109,12 +119,14 @@ def radiative_scaling(
     ----------
     log_r
         ln R, of any shape.
+    slack
+        Of that shape, or one that broadcasts to it.
     priors
-        Prior of m, and slack.
+        Prior of m.
     rng
         Source of the draws.
     """
-    inside, around = priors.slack**-2, priors.scaling_sigma**-2
+    inside, around = np.asarray(slack) ** -2.0, priors.scaling_sigma**-2
     centre = np.log(priors.scaling_median)
     mean = (inside * log_r + around * centre) / (inside + around)
     noise = rng.standard_normal(np.shape(log_r)) / np.sqrt(inside + around)

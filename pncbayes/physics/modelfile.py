@@ -188,7 +188,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "noise": ("excess_variance_ratio",),
     "mechanism": (
         "slack", "radiative_scaling", "quantum_yield", "exciton_lifetime_ns", "scatter_share",
-        "biexciton_share", "biexciton_lifetime_ns", "weights",
+        "biexciton_share", "biexciton_lifetime_ns", "weights", "weights_concentration",
     ),
 }  # fmt: skip
 _TOP = ("schema", "name", "claim", "references", "n_states")
@@ -294,9 +294,11 @@ def _mechanism(content: Mapping[str, Any], path: str) -> MechanismPriors:
     scatter = _log_normal(content, "mechanism", "scatter_share", path)
     pair = _log_normal(content, "mechanism", "biexciton_share", path)
     pair_lifetime = _log_normal(content, "mechanism", "biexciton_lifetime_ns", path)
-    slack = _positive(table["slack"], "[mechanism] slack", path)
-    if not 0.01 <= slack <= 0.5:
-        raise ModelFileError(f"{path}: [mechanism] slack must be within 0.01 to 0.5, got {slack}")
+    slack = _log_normal(content, "mechanism", "slack", path)
+    if not 0.01 <= slack.median <= 0.5:
+        raise ModelFileError(
+            f"{path}: [mechanism] slack median must be within 0.01 to 0.5, got {slack.median}"
+        )
     weights = table["weights"]
     check_keys(weights, MECHANISMS, path, "[mechanism] weights")
     for name, value in weights.items():
@@ -311,7 +313,8 @@ def _mechanism(content: Mapping[str, Any], path: str) -> MechanismPriors:
             "explains would be given the least bad name"
         )
     return MechanismPriors(
-        slack=slack,
+        slack_median=slack.median,
+        slack_sigma=slack.sigma,
         scaling_median=scaling.median,
         scaling_sigma=scaling.sigma,
         quantum_yield=_share_range(table["quantum_yield"], "[mechanism] quantum_yield", path),
@@ -324,6 +327,9 @@ def _mechanism(content: Mapping[str, Any], path: str) -> MechanismPriors:
         biexciton_lifetime_median_ns=pair_lifetime.median,
         biexciton_lifetime_sigma=pair_lifetime.sigma,
         weights={name: float(weights[name]) for name in MECHANISMS},
+        weights_concentration=_positive(
+            table["weights_concentration"], "[mechanism] weights_concentration", path
+        ),
     )
 
 

@@ -30,8 +30,8 @@ from pncbayes.physics.mechanism_kernels import (
     V_HIGH,
     V_LOW,
     charging_share,
+    log_allowed,
     log_prior_given_brightness,
-    log_weight,
 )
 from pncbayes.physics.mechanisms import MECHANISMS, MechanismPriors
 from pncbayes.physics.presets import preset
@@ -53,7 +53,7 @@ def table() -> DecayTable:
 
 POINT = np.array([
     np.log(5000.0), np.log(6.0), 0.8, 0.2, np.log(8.0), np.log(150.0), 7.0, 0.1,
-    np.log(0.03), np.log(0.08), 0.7,
+    np.log(0.03), np.log(0.08), 0.7, np.log(0.1),
 ])  # fmt: skip
 
 
@@ -119,19 +119,17 @@ def integrated(photons: np.ndarray, seconds: float) -> np.ndarray:
             plain = log_likelihood(photons, seconds, rate)
             for label in (AUGER, HOT_CARRIER, NBC, OTHER):
                 density = log_prior_given_brightness(label, own, one, prior)
-                weight = log_weight(label, own, prior)
+                weight = log_allowed(label, own, prior)
                 values[label, i, j] = plain + density + weight + np.log(dv)
             if charged[j]:
                 c = charged[j]
                 mixed = (1 - c) * made.whole + c * prior[1] * np.exp(one) * shares[j]
                 values[UNRESOLVED, i, j] = (
                     log_likelihood(photons, seconds, bright * mixed + around(np.exp(own)))
-                    + log_weight(UNRESOLVED, own, prior) - np.log(n_charged)
+                    + log_allowed(UNRESOLVED, own, prior) - np.log(n_charged)
                 )  # fmt: skip
     found = logsumexp(values, axis=(1, 2)) + np.log(du) - np.log(U_HIGH - U_LOW)
-    found[BACKGROUND] = log_likelihood(photons, seconds, made.flat) + log_weight(
-        BACKGROUND, 0.0, prior
-    )
+    found[BACKGROUND] = log_likelihood(photons, seconds, made.flat)
     return found
 
 
