@@ -43,7 +43,7 @@ class Material:
 MATERIALS = {
     "CsPbBr3": Material(
         6.0, 0.2,
-        "exciton: assumed, about the 7 ns of an ensemble (doi:10.3390/nano11020463); trion: "
+        "exciton: assumed, about the 7 ns of an ensemble (Nanomaterials 2021, 11, 463); trion: "
         "assumed, from a usual range of 0.1 to 0.5 ns",
     ),
     "FAPbBr3": Material(
