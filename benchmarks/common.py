@@ -53,12 +53,14 @@ ROOT_SEED = 20_260_701
 OURS = "pncbayes"
 # what has no part in the number of states and the intervals
 _NOT_COUNTED = {
-    "__init__.py", "arguments.py", "build.py", "checks.py", "compile_ahead.py", "fit.py",
-    "intervals.py", "jax_kernels.py", "jax_op.py", "judge.py", "label_counts.py",
-    "label_kernels.py", "labels.py", "levels.py", "mechanism_group.py", "mechanism_tables.py",
+    "__init__.py", "arguments.py", "build.py", "checks.py", "compare_models.py", "comparison.py",
+    "compile_ahead.py", "detection.py", "detection_arguments.py", "fit.py", "intervals.py",
+    "jax_kernels.py", "jax_op.py", "judge.py", "label_counts.py", "label_kernels.py", "labels.py",
+    "levels.py", "mechanism_group.py", "mechanism_tables.py", "naming.py", "naming_surface.py",
     "numba_likelihood.py", "nuts.py", "op.py", "photon_by_photon.py", "photon_kernels.py",
-    "photon_propagators.py", "pymc_model.py", "reference.py", "results.py", "sensitivity.py",
-    "shared_kernels.py", "shared_parameters.py",
+    "photon_propagators.py", "progress.py", "pymc_model.py", "rate_tables.py", "reference.py",
+    "results.py", "sensitivity.py", "shared_kernels.py", "shared_parameters.py", "structured.py",
+    "structured_evidence.py", "structured_pymc.py", "trace.py",
 }  # fmt: skip
 
 Row = dict[str, Any]
@@ -312,10 +314,12 @@ def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
     return [*made, ""]
 
 
-def publish(name: str, lines: list[str], options: argparse.Namespace) -> None:
+def publish(
+    name: str, lines: list[str], options: argparse.Namespace, folder: Path = RESULTS
+) -> None:
     """Print a table, and write it where ``--write`` asks for it."""
     text = "\n".join(lines).rstrip() + "\n"
     sys.stdout.write(text)
     if options.write:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")

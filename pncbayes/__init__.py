@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pncbayes.inference.build import build
     from pncbayes.inference.compare_models import compare_models
     from pncbayes.inference.comparison import ModelComparison
+    from pncbayes.inference.detection import DetectionLimit, detection_limit
     from pncbayes.inference.fit import fit
     from pncbayes.inference.results import Fit, load
     from pncbayes.photons.binning import bin_photons, camera_trace
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "DetectionLimit",
     "DiagnosticError",
     "Fit",
     "ModelComparison",
@@ -46,6 +48,7 @@ __all__ = [
     "build",
     "camera_trace",
     "compare_models",
+    "detection_limit",
     "fit",
     "load",
     "plot_intensity_lifetime",
@@ -56,6 +59,7 @@ __all__ = [
 ]
 
 _PUBLIC = {
+    "DetectionLimit": "pncbayes.inference.detection",
     "DiagnosticError": "pncbayes.errors",
     "Fit": "pncbayes.inference.results",
     "ModelComparison": "pncbayes.inference.comparison",
@@ -67,6 +71,7 @@ _PUBLIC = {
     "build": "pncbayes.inference.build",
     "camera_trace": "pncbayes.photons.binning",
     "compare_models": "pncbayes.inference.compare_models",
+    "detection_limit": "pncbayes.inference.detection",
     "fit": "pncbayes.inference.fit",
     "load": "pncbayes.inference.results",
     "plot_intensity_lifetime": "pncbayes.report.intensity_lifetime",

@@ -27,7 +27,7 @@ _POINTS = 60
 
 def scaling_range(priors: MechanismPriors) -> tuple[float, float]:
     """R of a trion, one sd (slack included) below and above its median."""
-    sd = math.hypot(priors.scaling_sigma, priors.slack)
+    sd = math.hypot(priors.scaling_sigma, priors.slack_median)
     return priors.scaling_median * math.exp(-sd), priors.scaling_median * math.exp(sd)
 
 
@@ -47,13 +47,13 @@ def auger_band(priors: MechanismPriors) -> Array:
 
 def hot_carrier_band(priors: MechanismPriors) -> Array:
     """Outline of g = 1 within the slack, for losses of light; shape ``(4, 2)`` as `auger_band`."""
-    low, high = math.exp(-priors.slack), math.exp(priors.slack)
+    low, high = math.exp(-priors.slack_median), math.exp(priors.slack_median)
     return np.array([[low, _DIMMEST], [low, 1.0], [high, 1.0], [high, _DIMMEST]])
 
 
 def nbc_band(priors: MechanismPriors) -> Array:
     """Outline of R = 1 within the slack, for losses of light; shape ``(4, 2)`` as `auger_band`."""
-    low, high = math.exp(-priors.slack), math.exp(priors.slack)
+    low, high = math.exp(-priors.slack_median), math.exp(priors.slack_median)
     ends = [(_FASTEST, low), (1.0 / low, low), (1.0 / high, high), (_FASTEST, high)]
     return np.array([(lifetime, lifetime * ratio) for lifetime, ratio in ends])
 
