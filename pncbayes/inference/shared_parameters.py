@@ -19,7 +19,7 @@ from pncbayes.inference.shared_kernels import (
     workspace,
 )
 from pncbayes.physics.modelfile import ModelFile
-from pncbayes.physics.tied_decay import DecayTable
+from pncbayes.physics.tied_decay import WIDTH_STEP, DecayTable
 
 __all__ = ["SharedParameters"]
 
@@ -30,6 +30,10 @@ _WALKERS, _ROUNDS, _KEPT = 30, 90, 40
 # Nats below the first walker at which another may not start, and halvings of the way to it; also
 # of steps that are too long for a curvature.
 _FAR_OUT, _MOST_HALVINGS = 40.0, 12
+# Of the climb: searches, the gain in nats after which another is worth it, and the options of each.
+_MOST_CLIMBS, _LITTLE = 5, 0.5
+_CLIMB = {"eps": 1e-3, "gtol": 0.1, "maxiter": 40}
+_LOW = -1e30
 # Draws for the evidence of a reference, and degrees of freedom of the density they are from.
 _TRIALS, _FREEDOM = 600, 5.0
 # Rounds of the evolution that make one independent draw of each walker.
@@ -38,6 +42,8 @@ _ROUNDS_PER_DRAW = 10.0
 _POWER_SD = 1.5
 # sd of the shift of the response, in its steps.
 _SHIFT_SD = 0.67
+# sd of the log of its width.
+_WIDTH_SD = 0.1
 
 
 class SharedParameters:
@@ -63,17 +69,24 @@ class SharedParameters:
             np.log(bright.median), np.log(priors.exciton_lifetime_median_ns), 0.0, 0.0,
             np.log(priors.scatter_median), np.log(self.dark), np.log(decays.median), 0.0,
             np.log(priors.biexciton_share_median), np.log(priors.biexciton_lifetime_median_ns), 0.0,
-            np.log(priors.slack_median),
+            np.log(priors.slack_median), np.log(priors.afterpulsing_median), 0.0,
+            np.log(priors.after_biexciton_median),
         ])  # fmt: skip
         sd = np.array([
             bright.sigma, priors.exciton_lifetime_sigma, 1.5, 1.5, priors.scatter_sigma,
             relative, decays.sigma, _SHIFT_SD, priors.biexciton_share_sigma,
             priors.biexciton_lifetime_sigma, _POWER_SD, priors.slack_sigma,
+            priors.afterpulsing_sigma, _WIDTH_SD / WIDTH_STEP, priors.after_biexciton_sigma,
         ])  # fmt: skip
         self.counts = label_counts(n_states - 1, priors.concentrations())
         self.beliefs = Beliefs(mean, sd, priors.packed(), self.counts)
         self.instrument = Instrument(
-            table.shares, table.scatter, table.background, table.log_start, table.log_step
+            table.shares,
+            table.scatter[:, :, None],
+            table.uniform,
+            table.background,
+            table.log_start,
+            table.log_step,
         )
         self.table = table
         self.priors = priors
@@ -111,12 +124,26 @@ class SharedParameters:
 
     def climb(self, photons: Array, seconds: Array) -> tuple[Array, float]:
         """Best point and its value."""
-
-        def minus(point: Array) -> float:
-            return -max(self.value(point, photons, seconds)[0], -1e30)
-
-        found = minimize(minus, self.start(photons, seconds), method="BFGS")
-        return np.asarray(found.x), -float(found.fun)
+        top = self.start(photons, seconds)
+        value = self.value(top, photons, seconds)[0]
+        # about the width of a posterior, so that differences are far above the roughness that
+        # nodes leave; where the search gets stuck it starts anew
+        unit = np.minimum(self.beliefs.sd, 0.1)
+        for _ in range(_MOST_CLIMBS):
+            found = minimize(
+                lambda step, top=top: (
+                    -max(self.value(top + unit * step, photons, seconds)[0], _LOW)
+                ),
+                np.zeros(SIZE),
+                method="BFGS",
+                options=_CLIMB,
+            )
+            gained = -float(found.fun) - value
+            if gained > 0.0:
+                top, value = top + unit * found.x, -float(found.fun)
+            if gained < _LITTLE:
+                break
+        return top, value
 
     def draw(
         self, top: Array, photons: Array, seconds: Array, rng: np.random.Generator
@@ -173,7 +200,7 @@ class SharedParameters:
         """Square root of the covariance at the top, by differences; no wider than the prior."""
 
         def value(point: Array) -> float:
-            return max(self.value(point, photons, seconds)[0], -1e30)
+            return max(self.value(point, photons, seconds)[0], _LOW)
 
         here = value(top)
         steps, eye = 0.5 * self.beliefs.sd, np.eye(SIZE)
