@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pncbayes.photons.formats import read
     from pncbayes.photons.stream import Photons
     from pncbayes.photons.writers import write_photons
+    from pncbayes.physics.exciton import Exciton
     from pncbayes.physics.simulate import simulate
     from pncbayes.report.overview import plot_overview
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DiagnosticError",
+    "Exciton",
     "Fit",
     "ModelFileError",
     "PhotonFileError",
@@ -51,6 +53,7 @@ __all__ = [
 
 _PUBLIC = {
     "DiagnosticError": "pncbayes.errors",
+    "Exciton": "pncbayes.physics.exciton",
     "Fit": "pncbayes.inference.results",
     "ModelFileError": "pncbayes.errors",
     "PhotonFileError": "pncbayes.errors",

@@ -62,7 +62,7 @@ class Beliefs(NamedTuple):
     ----------
     mean, sd
         Of the shared parameters; those of the scatter are of its log ratio to the signal of the
-        reference.
+        reference, and those of that signal of its log with the biexcitons.
     mechanisms
         `MechanismPriors.packed`, whose slack gives way to that of the point.
     counts
@@ -175,7 +175,7 @@ def log_density(
         the slack, log of the share of afterpulses, the width of the response in its steps, and
         log of the share of single excitons' light that comes after a biexciton.
     reference
-        Number of the reference state.
+        Number of the reference state; -1 if no state is the exciton.
     photons, seconds
         Photons of each state and gate, and time in each state.
     instrument
@@ -188,6 +188,9 @@ def log_density(
     value = 0.0
     for i in range(SIZE):
         at = point[i] - (point[BRIGHT] if i == SCATTER else 0.0)
+        if i == BRIGHT:
+            # what is known of the exciton's light is of all of it
+            at += math.log1p(math.exp(point[PAIR_SHARE]))
         value -= 0.5 * ((at - beliefs.mean[i]) / beliefs.sd[i]) ** 2
     if abs(point[SHIFT]) > _MOST_SHIFT or abs(point[WIDTH]) > _MOST_SHIFT:
         return _NEVER

@@ -11,6 +11,8 @@ from scipy.optimize import minimize
 from pncbayes.inference.bridge import bridge
 from pncbayes.inference.label_counts import label_counts
 from pncbayes.inference.shared_kernels import (
+    BRIGHT,
+    LIFETIME,
     PAIR_SHARE,
     SIZE,
     Beliefs,
@@ -18,6 +20,7 @@ from pncbayes.inference.shared_kernels import (
     log_density,
     workspace,
 )
+from pncbayes.physics.exciton import Exciton
 from pncbayes.physics.modelfile import ModelFile
 from pncbayes.physics.tied_decay import WIDTH_STEP, DecayTable
 
@@ -47,7 +50,19 @@ _WIDTH_SD = 0.1
 
 
 class SharedParameters:
-    """Density of what all states share, for one reference state."""
+    """Density of what all states share, for one reference state.
+
+    Parameters
+    ----------
+    table, trace, model
+        Decays as the instrument records them, what is known of the background, and the priors.
+    reference
+        Number of the state that is the neutral exciton; -1 if none is.
+    n_states
+        Number of states.
+    exciton
+        What is known of it; its brightness is needed where no state has it.
+    """
 
     def __init__(
         self,
@@ -56,6 +71,7 @@ class SharedParameters:
         model: ModelFile,
         reference: int,
         n_states: int,
+        exciton: Exciton | None = None,
     ) -> None:
         self.reference = reference
         priors = model.mechanism
@@ -78,7 +94,7 @@ class SharedParameters:
             priors.biexciton_lifetime_sigma, _POWER_SD, priors.slack_sigma,
             priors.afterpulsing_sigma, _WIDTH_SD / WIDTH_STEP, priors.after_biexciton_sigma,
         ])  # fmt: skip
-        self.counts = label_counts(n_states - 1, priors.concentrations())
+        self.counts = label_counts(n_states - (reference >= 0), priors.concentrations())
         self.beliefs = Beliefs(mean, sd, priors.packed(), self.counts)
         self.instrument = Instrument(
             table.shares,
@@ -88,6 +104,11 @@ class SharedParameters:
             table.log_start,
             table.log_step,
         )
+        if exciton is not None and exciton.rate_per_s is not None:
+            mean[BRIGHT], sd[BRIGHT] = exciton.log_normal(*exciton.rate_per_s)
+        if exciton is not None and exciton.lifetime_ns is not None:
+            mean[LIFETIME], sd[LIFETIME] = exciton.log_normal(*exciton.lifetime_ns)
+        self.exciton = exciton
         self.table = table
         self.priors = priors
         self._work = workspace(n_states)
@@ -107,17 +128,26 @@ class SharedParameters:
 
     def start(self, photons: Array, seconds: Array) -> Array:
         """Where the climb begins."""
+        # where no state is the exciton, the brightest is the next best start for its lifetime
+        own = photons[self.reference]
+        if self.reference < 0:
+            own = photons[int(np.argmax(photons.sum(axis=1) / seconds))]
         rate = photons[self.reference].sum() / seconds[self.reference]
         signal = max(rate - self.dark, 0.1 * rate)
+        known = self.exciton is not None and self.exciton.rate_per_s is not None
+        if known and self.reference < 0:
+            signal = float(np.exp(self.beliefs.mean[BRIGHT]))
         # the first moment of the delays after the fastest gate stands for the lifetime
         lifetimes = np.exp(np.linspace(np.log(0.3), np.log(60.0), 24))
         shares = np.array([self.table.quenched(np.ones(1), np.array([t])) for t in lifetimes])
         expected = shares * signal + self.dark * self.table.background
         expected /= expected.sum(axis=1, keepdims=True)
-        own = photons[self.reference]
         best = int(np.argmax(np.log(np.maximum(expected, 1e-12)) @ own))
+        log_lifetime = np.log(lifetimes[best])
+        if self.exciton is not None and self.exciton.lifetime_ns is not None:
+            log_lifetime = self.beliefs.mean[LIFETIME]
         return np.array([
-            np.log(signal), np.log(lifetimes[best]), 0.3, 0.0,
+            np.log(signal), log_lifetime, 0.3, 0.0,
             np.log(self.priors.scatter_median * signal), np.log(self.dark), np.log(1000.0), 0.0,
             *self.beliefs.mean[PAIR_SHARE:],
         ])  # fmt: skip
