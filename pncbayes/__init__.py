@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pncbayes.photons.formats import read
     from pncbayes.photons.stream import Photons
     from pncbayes.photons.writers import write_photons
+    from pncbayes.physics.exciton import Exciton
     from pncbayes.physics.simulate import simulate
     from pncbayes.report.intensity_lifetime import plot_intensity_lifetime
     from pncbayes.report.overview import plot_overview
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DetectionLimit",
     "DiagnosticError",
+    "Exciton",
     "Fit",
     "ModelComparison",
     "ModelFileError",
@@ -61,6 +63,7 @@ __all__ = [
 _PUBLIC = {
     "DetectionLimit": "pncbayes.inference.detection",
     "DiagnosticError": "pncbayes.errors",
+    "Exciton": "pncbayes.physics.exciton",
     "Fit": "pncbayes.inference.results",
     "ModelComparison": "pncbayes.inference.comparison",
     "ModelFileError": "pncbayes.errors",

@@ -223,6 +223,16 @@ def fit(
     response: Annotated[
         Path | None, typer.Option("--response", metavar="FILE", help="Instrument response.")
     ] = None,
+    exciton_rate: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--exciton-rate", metavar="MEAN SD", help="Counts per s of the neutral exciton."
+        ),
+    ] = None,
+    exciton_lifetime: Annotated[
+        tuple[float, float] | None,
+        typer.Option("--exciton-lifetime", metavar="MEAN SD", help="Its lifetime, in ns."),
+    ] = None,
     seed: Seed = 1,
     salvage: Salvage = False,
     tick_s: TickS = None,
@@ -247,11 +257,14 @@ def fit(
     for text in _warnings_of(data):
         _warn(text)
     from pncbayes.inference.fit import fit as fit_states
+    from pncbayes.physics.exciton import Exciton
     from pncbayes.report.files import write_results
     from pncbayes.report.tables import fit_report
 
+    known = exciton_rate is not None or exciton_lifetime is not None
     result = fit_states(
         data,
+        exciton=Exciton(exciton_rate, exciton_lifetime) if known else None,
         width_s=None if width_ms is None else 1e-3 * width_ms,
         max_states=max_states,
         model=model,

@@ -21,6 +21,7 @@ from pncbayes.cli import app
 from pncbayes.errors import PhotonFileError, PncbayesWarning
 from pncbayes.inference import shared_kernels
 from pncbayes.photons.stream import Photons
+from pncbayes.physics.exciton import Exciton
 
 RESULTS = {"summary.json", "fit.nc", "overview.png"}
 
@@ -91,6 +92,7 @@ def test_fit_writes_three_files_and_prints_a_table(
         "max_states": None,
         "model": "free",
         "response": None,
+        "exciton": None,
         "random_seed": 1,
         "progressbar": False,
     }
@@ -105,6 +107,19 @@ def test_fit_passes_its_options_on(
     assert call["width_s"] is None
     assert (call["max_states"], call["model"]) == (3, "steady")
     assert (call["response"], call["random_seed"]) == ("irf.ptu", 7)
+
+
+def test_fit_is_told_of_the_exciton(
+    recording: Path, calls: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    options = ("--exciton-rate", 2e4, 1e3, "--exciton-lifetime", 5, 0.3)
+    assert run("fit", recording, "--out", tmp_path / "a", *options, *UNITS).exit_code == 0
+    assert calls[-1]["exciton"] == Exciton((2e4, 1e3), (5.0, 0.3))
+    assert run("fit", recording, "--out", tmp_path / "b", *options[3:], *UNITS).exit_code == 0
+    assert calls[-1]["exciton"] == Exciton(lifetime_ns=(5.0, 0.3))
+    wrong = run("fit", recording, "--out", tmp_path / "c", "--exciton-rate", 5, 9, *UNITS)
+    assert wrong.exit_code == 2
+    assert "sd of `rate_per_s` of the exciton must be below its mean" in wrong.stderr
 
 
 def test_fit_into_a_folder_that_exists_keeps_other_files(

@@ -12,8 +12,10 @@ import xarray as xr
 
 from pncbayes.photons.formats import read
 from pncbayes.photons.stream import Photons
+from pncbayes.physics.exciton import Exciton
 
 __all__ = [
+    "check_exciton",
     "check_flags",
     "check_has_decays",
     "check_is_whole_recording",
@@ -32,6 +34,19 @@ def check_flags(**flags: Any) -> None:
     for name, value in flags.items():
         if not isinstance(value, bool | np.bool_):
             raise ValueError(f"`{name}` must be True or False, got {value!r}")
+
+
+def check_exciton(exciton: Any, *, mechanisms: bool) -> None:
+    """Raise ValueError unless `exciton` is an `Exciton` that is of use, or None."""
+    if exciton is None:
+        return
+    if not isinstance(exciton, Exciton):
+        raise ValueError(
+            f"`exciton` must be a `pncbayes.Exciton` or None, got {exciton!r}; for example "
+            "Exciton(rate_per_s=(2.0e4, 1e3), lifetime_ns=(5.0, 0.3))"
+        )
+    if not mechanisms:
+        raise ValueError("`exciton` is of use for mechanisms alone: leave it out, or they too")
 
 
 def check_whole_number(name: str, value: Any, lowest: int, highest: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from importlib.metadata import version
@@ -14,6 +15,7 @@ import xarray as xr
 from pncbayes.errors import DiagnosticError
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.arguments import (
+    check_exciton,
     check_flags,
     check_whole_number,
     check_width,
@@ -33,6 +35,7 @@ from pncbayes.inference.gibbs import posterior_draws
 from pncbayes.inference.grid import Grid, choose_grid
 from pncbayes.inference.judge import dead_time_notes, hum_notes, judge
 from pncbayes.inference.mechanism_group import mechanisms_group
+from pncbayes.inference.mechanism_tables import MechanismTables
 from pncbayes.inference.optimum import settle
 from pncbayes.inference.posterior import Parameters, Posterior
 from pncbayes.inference.progress import progress
@@ -42,6 +45,7 @@ from pncbayes.inference.sensitivity import reweighted_probabilities
 from pncbayes.inference.trace import trace_to_fit
 from pncbayes.photons.binning import photons_of
 from pncbayes.photons.stream import Photons
+from pncbayes.physics.exciton import Exciton
 from pncbayes.physics.modelfile import ModelFile, load_model
 
 __all__ = ["fit"]
@@ -62,6 +66,7 @@ def fit(
     response: Any = None,
     excess_noise: bool = False,
     mechanisms: bool = True,
+    exciton: Exciton | None = None,
     sampler: Literal["evidence", "nuts"] = "evidence",
     strict: bool = False,
     random_seed: int | np.random.Generator | None = None,
@@ -96,6 +101,10 @@ def fit(
         only. A warning then says by how much the data prefer it to Poisson counts.
     mechanisms
         Say by which mechanism each state loses its light, where there are delays.
+    exciton
+        What is known of the neutral exciton of this dot, brightness or lifetime or both
+        (`pncbayes.Exciton`), for the mechanisms. With its brightness, that no state of the dot is
+        the exciton is one more possibility.
     sampler
         Where the draws of states and rates come from: ``"evidence"``, the draws behind the
         evidence, or ``"nuts"``, minutes slower, with r_hat, effective draws and divergences in
@@ -132,6 +141,7 @@ def fit(
     check_flags(
         excess_noise=excess_noise, mechanisms=mechanisms, strict=strict, progressbar=progressbar
     )
+    check_exciton(exciton, mechanisms=mechanisms)
     check_width(width_s)
     most = spec.n_states[1] if max_states is None else max_states
     most = check_whole_number("max_states", most, 1, _MOST_STATES)
@@ -193,7 +203,15 @@ def fit(
         named: xr.Dataset | None = None
         if mechanisms:
             named = mechanisms_group(
-                evidences, probability, draws, likelihood, trace, spec, rng.spawn(1)[0], step
+                evidences,
+                probability,
+                draws,
+                likelihood,
+                trace,
+                spec,
+                rng.spawn(1)[0],
+                step,
+                exciton,
             )
         if named is not None:
             source = str(trace.attrs.get("response_source", ""))
@@ -204,6 +222,12 @@ def fit(
     )  # fmt: skip
     # what casts doubt on the answer itself comes first
     notes = hum + judgement.texts + notes
+    if named is not None:
+        notes += MechanismTables(named).notes
+    elif exciton is not None:
+        notes.append(
+            "`exciton` was not used: mechanisms need Poisson counts with delays, and a response"
+        )
     if named is not None and judgement.failures and numbers[best] > 1:
         notes.append(
             "mechanisms are those of the states found: where these are in doubt, so are they"
@@ -223,6 +247,8 @@ def fit(
     )
     if named is not None:
         tree["mechanisms"] = xr.DataTree(named)
+    if exciton is not None:
+        tree.attrs["exciton"] = json.dumps(dataclasses.asdict(exciton))
     result = Fit(tree)
     if strict and judgement.failures:
         raise DiagnosticError("the fit is not to be trusted: " + "; ".join(judgement.failures))

@@ -42,7 +42,10 @@ COARSE = 0.15
 N_COARSE = int((V_HIGH - V_LOW) / COARSE) + 1
 _N_LOCAL = 17
 _LOCAL_STEP = 0.6
-_N_BRIGHT = 15
+# coarse nodes from one lifetime of an unresolved trion to the next, and steps to the best lifetime
+# of the neutral part
+_TRION_STEP, _MOST_NEWTON = 3, 3
+_N_BRIGHT = 9
 MOST_NODES = _N_BRIGHT * max(N_COARSE, _N_LOCAL)
 # of a normal density: nodes and weights of Gauss and Hermite
 _HERMITE = np.array([-math.sqrt(3.0), 0.0, math.sqrt(3.0)])
@@ -174,7 +177,9 @@ def _brightness_nodes(
     sd = math.sqrt(n_photons + 1.0) / seconds
     lowest = bright * math.exp(U_LOW) + share * bright * math.exp(power * U_LOW)
     highest = bright * math.exp(U_HIGH) + share * bright * math.exp(power * U_HIGH)
-    narrow = excess > 50.0 * sd and lowest < excess - 2.0 * sd and excess + 2.0 * sd < highest
+    narrow = excess > 30.0 * sd and lowest < excess - 2.0 * sd and excess + 2.0 * sd < highest
+    # some mechanisms end where a state is as bright as the reference
+    narrow = narrow and abs(excess - bright * (1.0 + share)) > 4.5 * sd
     low, high = max(excess - 4.5 * sd, lowest), min(excess + 4.5 * sd, highest)
     if not low < high:
         return 0
@@ -207,15 +212,21 @@ def _other_light(u: float, decays: Decays, out: Array) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _shares_at(v: float, decays: Decays, out: Array) -> None:
+    """Shares of the gates in the reference decay, made faster or slower."""
+    quenched_shares(
+        decays.amplitudes, decays.rates, math.exp(v), decays.table, decays.log_start,
+        decays.log_step, out,
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _value_at(
     v: float, photons: Array, n_photons: float, seconds: float, other: Array, signal: float,
     decays: Decays, shares: Array, rate: Array,
 ) -> float:  # fmt: skip
     """Log likelihood at a lifetime that is none of the coarse nodes."""
-    quenched_shares(
-        decays.amplitudes, decays.rates, math.exp(v), decays.table, decays.log_start,
-        decays.log_step, shares,
-    )  # fmt: skip
+    _shares_at(v, decays, shares)
     return _value(photons, n_photons, seconds, other, signal, shares, decays.concentration, rate)
 
 
@@ -245,12 +256,12 @@ def nodes_of_state(photons: Array, seconds: float, decays: Decays, nodes: Array)
     rate, shares = np.empty(photons.size), np.empty(photons.size)
     other, values, near = np.empty(photons.size), np.empty(N_COARSE), np.empty(3)
     n, found = 0, False
-    centre, sd = 0.0, 1.0
+    centre, sd, reach = 0.0, 1.0, COARSE
     for i in range(n_bright):
         signal = decays.bright * math.exp(u[i])
         _other_light(u[i], decays, other)
-        # nodes that are close in brightness share those of the lifetime
-        if not (found and n_bright == 3):
+        # nodes that are close in brightness share those of the lifetime, or begin from them
+        if not found:
             top = 0
             for j in range(N_COARSE):
                 values[j] = _value(
@@ -273,6 +284,14 @@ def nodes_of_state(photons: Array, seconds: float, decays: Decays, nodes: Array)
             # closer and closer to the top
             centre, reach = V_LOW + top * COARSE, COARSE
             near[:] = values[top - 1 : top + 2]
+        elif n_bright > 3:
+            reach = max(sd, 1e-4)
+            for side in range(3):
+                near[side] = _value_at(
+                    centre + (side - 1) * reach, photons, n_photons, seconds, other, signal, decays,
+                    shares, rate,
+                )  # fmt: skip
+        if not (found and n_bright == 3):
             for _ in range(12):
                 bend = max(2.0 * near[1] - near[0] - near[2], 1e-9)
                 moved = 0.5 * reach * (near[2] - near[0]) / bend
@@ -307,36 +326,84 @@ def _add(total: float, term: float) -> float:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _mixed_value(
+    share: float, trion: float, neutral: Array, charged: Array, photons: Array, n_photons: float,
+    seconds: float, other: Array, decays: Decays, shares: Array, rate: Array,
+) -> float:  # fmt: skip
+    """Log likelihood of a state that is a trion part of the time."""
+    for g in range(shares.size):
+        shares[g] = (1.0 - share) * neutral[g] + trion * charged[g]
+    return _value(
+        photons, n_photons, seconds, other, decays.bright, shares, decays.concentration, rate
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def unresolved_nodes(
-    photons: Array, seconds: float, decays: Decays, scaling: float, nodes: Array
+    photons: Array, seconds: float, decays: Decays, prior: Array, nodes: Array
 ) -> int:
-    """Nodes over u and v, here that of the trion, where a state is charged part of the time."""
-    n_photons = photons.sum()
+    """Nodes over u and v, here that of the trion, where a state is charged part of the time.
+
+    The lifetime of its neutral part has the slack of all other mechanisms, integrated out by
+    Laplace's approximation around the best one, which hardly depends on the brightness.
+    """
+    n_photons, slack, scaling = photons.sum(), prior[0], prior[1]
     u, log_weights = np.empty(_N_BRIGHT), np.empty(_N_BRIGHT)
     n_bright = _brightness_nodes(n_photons, seconds, decays, u, log_weights)
     rate, shares = np.empty(photons.size), np.empty(photons.size)
-    other = np.empty(photons.size)
-    n = 0
-    for i in range(n_bright):
-        first, count = n, 0
-        _other_light(u[i], decays, other)
-        for j in range(N_COARSE):
-            v = V_LOW + j * COARSE
-            c = charging_share(u[i], v, scaling)
-            if c <= 0.0:
+    other, neutral, near = np.empty(photons.size), np.empty(photons.size), np.empty(3)
+    allowed = np.zeros(_N_BRIGHT)
+    n, centre, sd, best = 0, 0.0, slack, _NEVER
+    for j in range(0, N_COARSE, _TRION_STEP):
+        v = V_LOW + j * COARSE
+        first = -1
+        for i in range(n_bright):
+            if charging_share(u[i], v, scaling) > 0.0:
+                allowed[i] += 1.0
+                if first < 0 or abs(i - n_bright // 2) < abs(first - n_bright // 2):
+                    first = i
+        if first < 0:
+            continue
+        share = charging_share(u[first], v, scaling)
+        trion = share * scaling * math.exp(v)
+        _other_light(u[first], decays, other)
+        for _ in range(_MOST_NEWTON):
+            for side in range(3):
+                v_neutral = centre + (side - 1) * sd
+                _shares_at(v_neutral, decays, neutral)
+                near[side] = -0.5 * (v_neutral / slack) ** 2 + _mixed_value(
+                    share, trion, neutral, decays.coarse[j], photons, n_photons, seconds, other,
+                    decays, shares, rate,
+                )  # fmt: skip
+            best = max(best, near[1])
+            # the prior alone bends that much
+            bend = max(2.0 * near[1] - near[0] - near[2], 0.9 * (sd / slack) ** 2)
+            moved = 0.5 * sd * (near[2] - near[0]) / bend
+            before = sd
+            sd = before / math.sqrt(bend)
+            centre += min(max(moved, -2.0 * before), 2.0 * before)
+            good = abs(moved) < 0.3 * sd and 0.6 < sd / before < 1.7
+            if good or max(near[0], near[1], near[2]) < best - 60.0:
+                break
+        if max(near[0], near[1], near[2]) < best - 60.0:
+            continue
+        _shares_at(centre, decays, neutral)
+        prior_of_centre = math.log(sd / slack) - 0.5 * (centre / slack) ** 2
+        for i in range(n_bright):
+            share = charging_share(u[i], v, scaling)
+            if share <= 0.0:
                 continue
-            trion = c * scaling * math.exp(v)
-            for g in range(shares.size):
-                shares[g] = (1.0 - c) * decays.whole[g] + trion * decays.coarse[j, g]
-            count += 1
+            _other_light(u[i], decays, other)
             nodes[n, 0], nodes[n, 1] = u[i], v
-            nodes[n, 2] = log_weights[i] + _value(
-                photons, n_photons, seconds, other, decays.bright, shares, decays.concentration,
-                rate,
+            nodes[n, 2] = log_weights[i] + prior_of_centre + _mixed_value(
+                share, share * scaling * math.exp(v), neutral, decays.coarse[j], photons,
+                n_photons, seconds, other, decays, shares, rate,
             )  # fmt: skip
             n += 1
-        for j in range(first, n):
-            nodes[j, 2] -= math.log(count)
+    for k in range(n):
+        for i in range(n_bright):
+            if nodes[k, 0] == u[i]:
+                nodes[k, 2] -= math.log(allowed[i])
     return n
 
 
@@ -372,7 +439,7 @@ def state_evidence(
                 density = log_prior_given_brightness(label, u, v, prior)
                 out[label] = _add(out[label], nodes[0, k, 2] + density + allowed[label])
     n_nodes[0] = n
-    n = unresolved_nodes(photons, seconds, decays, prior[1], nodes[1])
+    n = unresolved_nodes(photons, seconds, decays, prior, nodes[1])
     for k in range(n):
         weight = log_allowed(UNRESOLVED, nodes[1, k, 0], prior)
         out[UNRESOLVED] = _add(out[UNRESOLVED], nodes[1, k, 2] + weight - span)

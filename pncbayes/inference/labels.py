@@ -30,6 +30,7 @@ from pncbayes.inference.posterior import Parameters
 from pncbayes.inference.shared_kernels import SIZE, SLACK
 from pncbayes.inference.shared_parameters import SharedParameters
 from pncbayes.inference.special import log_sum_exp
+from pncbayes.physics.exciton import Exciton
 from pncbayes.physics.mechanism_kernels import BACKGROUND, OTHER, UNRESOLVED, add_log_prior
 from pncbayes.physics.mechanisms import MECHANISMS
 from pncbayes.physics.modelfile import ModelFile
@@ -57,6 +58,8 @@ class Labels:
         is the probability that the state is the reference.
     reference
         Probability that a state is the neutral exciton, shape ``(n_states,)``.
+    no_reference
+        Probability that none is.
     takes_part
         Probability that some state has a mechanism, shape ``(n_mechanisms,)``.
     label
@@ -75,6 +78,7 @@ class Labels:
 
     probability: Array
     reference: Array
+    no_reference: float
     takes_part: Array
     label: NDArray[np.int64]
     log_brightness: Array
@@ -92,6 +96,7 @@ def label_states(
     trace: xr.Dataset,
     rng: np.random.Generator,
     *,
+    exciton: Exciton | None = None,
     n_draws: int = 400,
 ) -> Labels:
     """Probability of each mechanism of each state.
@@ -108,6 +113,9 @@ def label_states(
         For what is known of the background.
     rng
         Source of the draws.
+    exciton
+        What is known of the neutral exciton; with its brightness, that no state is the exciton is
+        one more hypothesis.
     n_draws
         Draws to return.
     """
@@ -117,9 +125,13 @@ def label_states(
     free = np.array([_log_free(posterior, n, t) for n, t in zip(photons, seconds, strict=True)])
     mean_photons, mean_seconds = photons.mean(axis=0), seconds.mean(axis=0)
     rate = mean_photons.sum(axis=1) / mean_seconds
-    candidates = np.flatnonzero(rate >= _DIMMEST_REFERENCE * rate.max())
+    candidates = np.flatnonzero(rate >= _DIMMEST_REFERENCE * rate.max()).tolist()
+    if exciton is not None and exciton.rate_per_s is not None:
+        candidates.append(-1)
     n_states = len(rate)
-    shared = [SharedParameters(table, trace, posterior.model, int(s), n_states) for s in candidates]
+    shared = [
+        SharedParameters(table, trace, posterior.model, s, n_states, exciton) for s in candidates
+    ]
     tops = [one.climb(mean_photons, mean_seconds) for one in shared]
     highest = max(value for _, value in tops)
     parts, logs = [], []
@@ -215,7 +227,8 @@ def _collect(
 ) -> Labels:
     n_states = seconds.shape[1]
     probability, takes_part = np.zeros((n_states, N_LABELS)), np.zeros(N_LABELS)
-    reference, by_path = np.zeros(n_states), np.zeros(len(photons))
+    # the last is that no state is the exciton, whose number is -1
+    reference, by_path = np.zeros(n_states + 1), np.zeros(len(photons))
     for part, share in zip(parts, by_reference, strict=True):
         weights = part.weights
         probability += share * np.einsum("ij,ijsl->sl", weights, part.probability)
@@ -232,8 +245,9 @@ def _collect(
         shared, points[n], path[n] = part.shared, part.points[j], chosen[i]
         label[n], places[n], broad[n] = _draw_places(shared, points[n], photons[i], seconds[i], rng)
     return Labels(
-        probability, reference, takes_part, label, places[..., 0], places[..., 1],
-        broad[..., 0] - broad[..., 1], points, path, float(1.0 / (by_path**2).sum()),
+        probability, reference[:-1], float(reference[-1]), takes_part, label,
+        places[..., 0], places[..., 1], broad[..., 0] - broad[..., 1], points, path,
+        float(1.0 / (by_path**2).sum()),
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from pncbayes.inference.labels import Labels, label_states
 from pncbayes.inference.optimum import settle
 from pncbayes.inference.posterior import Parameters
 from pncbayes.inference.shared_kernels import BRIGHT, LIFETIME, SLACK
+from pncbayes.physics.exciton import Exciton
 from pncbayes.physics.mechanism_kernels import AUGER, BACKGROUND, HOT_CARRIER, NBC, UNRESOLVED
 from pncbayes.physics.mechanisms import (
     MECHANISMS,
@@ -47,6 +48,7 @@ def mechanisms_group(
     model: ModelFile,
     rng: np.random.Generator,
     on_step: Callable[[str], None],
+    exciton: Exciton | None = None,
 ) -> xr.Dataset | None:
     """Probability of the mechanisms, and draws of what follows of them.
 
@@ -66,6 +68,8 @@ def mechanisms_group(
         Source of the draws.
     on_step
         Told what comes next.
+    exciton
+        What is known of the neutral exciton.
 
     Returns
     -------
@@ -86,7 +90,7 @@ def mechanisms_group(
             continue
         evidence = evidences[k]
         total += probability[k]
-        if evidence.n_states == 1:
+        if evidence.n_states == 1 and (exciton is None or exciton.rate_per_s is None):
             continue
         on_step(f"mechanisms, {evidence.n_states}")
         own = working_posterior(likelihood, model, evidence.n_states)
@@ -95,7 +99,9 @@ def mechanisms_group(
             settle(own, evidence.mode)
             point = own.unpack(evidence.mode.vector).ordered()
             mine = ordered_draws(posterior_draws(evidence, own, rng).draws, point)
-        found = label_states(mine, GibbsSampler(own, rng), table, trace, rng, n_draws=_N_DRAWS)
+        found = label_states(
+            mine, GibbsSampler(own, rng), table, trace, rng, exciton=exciton, n_draws=_N_DRAWS
+        )
         takes_part += probability[k] * found.takes_part
         if k == best:
             labels = found
@@ -108,6 +114,7 @@ def mechanisms_group(
     if labels is None:
         group["probability"] = (("state", "mechanism"), np.zeros((1, len(MECHANISMS))))
         group["reference"] = ("state", np.ones(1))
+        group["no_reference"] = 0.0
         return group
     occupancy = np.array([_occupancy(draws[path]) for path in labels.path])
     return group.assign(_consequences(labels, occupancy, model.mechanism, table.width_ns, rng))
@@ -159,6 +166,7 @@ def _consequences(
     return {
         "probability": (("state", "mechanism"), labels.probability),
         "reference": (("state",), labels.reference),
+        "no_reference": ((), np.array(labels.no_reference)),
         "broad_log_radiative_ratio_sd": (("state",), _of_known(np.std, labels.broad_log_r)),
         "lifetime_over_response": (("state",), _of_known(np.median, own_ns) / width_ns),
         "label": (by_state, labels.label.astype(np.float64)),

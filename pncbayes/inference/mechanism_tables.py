@@ -56,9 +56,38 @@ class MechanismTables:
         table["reason"] = [reason for _, reason in verdicts]
         return table
 
-    def reference_state(self) -> int:
-        """Return the state that is most probably the neutral exciton."""
-        return int(np.argmax(self.group["reference"].values))
+    def reference_state(self) -> int | None:
+        """Return the state that is most probably the neutral exciton; None if none is."""
+        shares = self.group["reference"].values
+        if "no_reference" in self.group and float(self.group["no_reference"]) > shares.max():
+            return None
+        return int(np.argmax(shares))
+
+    @property
+    def notes(self) -> list[str]:
+        """What has to be said of the exciton: not the brightest, not there, or not to be told."""
+        shares = self.group["reference"].values.astype(float)
+        none = float(self.group["no_reference"]) if "no_reference" in self.group else 0.0
+        state = self.reference_state()
+        probable = none if state is None else float(shares[state])
+        if probable <= _SURE:
+            likely = [f"state {k} {share:.2f}" for k, share in enumerate(shares) if share >= _CLOSE]
+            likely += [f"none {none:.2f}"] if none >= _CLOSE else []
+            return [
+                "which state is the neutral exciton cannot be told: " + ", ".join(likely)
+                + "; mechanisms are averaged over these"
+            ]  # fmt: skip
+        if state is None:
+            return [
+                f"no state of this dot is the exciton that was given (probability {none:.2f}); "
+                "brightness and lifetime of all states are over those given"
+            ]
+        if state > 0:
+            return [
+                f"state {state} is the neutral exciton (probability {probable:.2f}), and not the "
+                "brightest state; brightness and lifetime of all others are over its"
+            ]
+        return []
 
     def _verdict(self, state: int) -> tuple[str, str]:
         """Name of the mechanism of a state, or ``undetermined`` and the reason."""

@@ -23,7 +23,12 @@ from pncbayes.inference.label_kernels import (
     state_evidence,
 )
 from pncbayes.physics.mechanism_kernels import N_LABELS, V_LOW
-from pncbayes.physics.tied_kernels import blend_tables, quenched_shares
+from pncbayes.physics.tied_kernels import (
+    add_afterpulses,
+    blend_tables,
+    delay_by_biexcitons,
+    quenched_shares,
+)
 
 __all__ = ["SIZE", "Beliefs", "Instrument", "Workspace", "log_density", "prepare", "workspace"]
 
@@ -32,9 +37,10 @@ Array = NDArray[np.float64]
 # of the shared parameters
 BRIGHT, LIFETIME, SPREAD, FAST, SCATTER, FLAT, CONCENTRATION, SHIFT = range(8)
 PAIR_SHARE, PAIR_LIFETIME, PAIR_POWER, SLACK = range(8, 12)
-SIZE = 12
+AFTERPULSES, WIDTH, AFTER_PAIR = range(12, 15)
+SIZE = 15
 _NEVER = -1e300
-# shifts of the response beyond which its table is not made
+# shifts of the response, and steps of its width, for which parabolas are no good
 _MOST_SHIFT = 2.5
 
 
@@ -43,6 +49,7 @@ class Instrument(NamedTuple):
 
     tables: Array
     scatters: Array
+    uniform: Array
     background: Array
     log_start: float
     log_step: float
@@ -55,7 +62,7 @@ class Beliefs(NamedTuple):
     ----------
     mean, sd
         Of the shared parameters; those of the scatter are of its log ratio to the signal of the
-        reference.
+        reference, and those of that signal of its log with the biexcitons.
     mechanisms
         `MechanismPriors.packed`, whose slack gives way to that of the point.
     counts
@@ -111,26 +118,32 @@ def unpack(point: Array, amplitudes: Array, rates: Array) -> None:
 def prepare(point: Array, instrument: Instrument) -> Decays:
     """Everything that a point says about decays."""
     n_gates = instrument.background.size
-    shift = point[SHIFT]
-    table = np.empty(instrument.tables.shape[1:])
-    blend_tables(instrument.tables, shift, table)
-    before, after = 0.5 * shift * (shift - 1.0), 0.5 * shift * (shift + 1.0)
-    scatter, dark = math.exp(point[SCATTER]), math.exp(point[FLAT])
-    flat = np.empty(n_gates)
-    for g in range(n_gates):
-        response = before * instrument.scatters[0, g] + (1.0 - shift**2) * instrument.scatters[1, g]
-        response += after * instrument.scatters[2, g]
-        flat[g] = scatter * max(response, 0.0) + dark * instrument.background[g]
     start, step = instrument.log_start, instrument.log_step
+    plain = np.empty(instrument.tables.shape[2:])
+    table, response = np.empty(plain.shape), np.empty((1, n_gates))
+    blend_tables(instrument.tables, point[SHIFT], point[WIDTH], plain)
+    blend_tables(instrument.scatters, point[SHIFT], point[WIDTH], response)
+    flat = math.exp(point[SCATTER]) * response[0] + math.exp(point[FLAT]) * instrument.background
+    delay_by_biexcitons(
+        plain, start, step, point[PAIR_LIFETIME], math.exp(point[AFTER_PAIR]), table
+    )
+    afterpulses = math.exp(point[AFTERPULSES])
+    # of all light of the dot: a share of each row is one of every decay that is made of them
+    for i in range(table.shape[0]):
+        add_afterpulses(table[i], instrument.uniform, afterpulses)
     amplitudes, rates = np.empty(2), np.empty(2)
     unpack(point, amplitudes, rates)
     # one call for all, as a call is compiled with all that it calls
     shares = np.empty((N_COARSE + 2, n_gates))
     short_rate = np.full(2, math.exp(-point[PAIR_LIFETIME]))
     for j in range(N_COARSE + 2):
+        is_pair = j == N_COARSE + 1
         ratio = math.exp(V_LOW + j * COARSE) if j < N_COARSE else 1.0
-        own = short_rate if j == N_COARSE + 1 else rates
-        quenched_shares(amplitudes, own, ratio, table, start, step, shares[j])
+        quenched_shares(
+            amplitudes, short_rate if is_pair else rates, ratio, plain if is_pair else table,
+            start, step, shares[j],
+        )  # fmt: skip
+    add_afterpulses(shares[N_COARSE + 1], instrument.uniform, afterpulses)
     return Decays(
         table, start, step, amplitudes, rates, shares[N_COARSE], shares[:N_COARSE], flat,
         math.exp(point[BRIGHT]), math.exp(point[PAIR_SHARE]),
@@ -158,10 +171,11 @@ def log_density(
         of its two lifetimes, logit of the fast one's amplitude, logs of the rates of scatter and
         background per s and of the concentration, the shift of the response in its steps, log of
         the biexcitons' signal over that of single excitons in the reference, log of their
-        lifetime in ns, logit of the power of the brightness by which they grow in others, and log
-        of the slack.
+        lifetime in ns, logit of the power of the brightness by which they grow in others, log of
+        the slack, log of the share of afterpulses, the width of the response in its steps, and
+        log of the share of single excitons' light that comes after a biexciton.
     reference
-        Number of the reference state.
+        Number of the reference state; -1 if no state is the exciton.
     photons, seconds
         Photons of each state and gate, and time in each state.
     instrument
@@ -174,8 +188,15 @@ def log_density(
     value = 0.0
     for i in range(SIZE):
         at = point[i] - (point[BRIGHT] if i == SCATTER else 0.0)
+        if i == BRIGHT:
+            # what is known of the exciton's light is of all of it
+            at += math.log1p(math.exp(point[PAIR_SHARE]))
         value -= 0.5 * ((at - beliefs.mean[i]) / beliefs.sd[i]) ** 2
-    if abs(point[SHIFT]) > _MOST_SHIFT or not math.isfinite(value) or value < -1e6:
+    if abs(point[SHIFT]) > _MOST_SHIFT or abs(point[WIDTH]) > _MOST_SHIFT:
+        return _NEVER
+    if max(point[AFTERPULSES], point[AFTER_PAIR]) > 0.0:
+        return _NEVER
+    if not math.isfinite(value) or value < -1e6:
         return _NEVER
     decays = prepare(point, instrument)
     mechanisms = beliefs.mechanisms.copy()

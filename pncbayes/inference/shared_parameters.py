@@ -11,6 +11,8 @@ from scipy.optimize import minimize
 from pncbayes.inference.bridge import bridge
 from pncbayes.inference.label_counts import label_counts
 from pncbayes.inference.shared_kernels import (
+    BRIGHT,
+    LIFETIME,
     PAIR_SHARE,
     SIZE,
     Beliefs,
@@ -18,8 +20,9 @@ from pncbayes.inference.shared_kernels import (
     log_density,
     workspace,
 )
+from pncbayes.physics.exciton import Exciton
 from pncbayes.physics.modelfile import ModelFile
-from pncbayes.physics.tied_decay import DecayTable
+from pncbayes.physics.tied_decay import WIDTH_STEP, DecayTable
 
 __all__ = ["SharedParameters"]
 
@@ -30,6 +33,10 @@ _WALKERS, _ROUNDS, _KEPT = 30, 90, 40
 # Nats below the first walker at which another may not start, and halvings of the way to it; also
 # of steps that are too long for a curvature.
 _FAR_OUT, _MOST_HALVINGS = 40.0, 12
+# Of the climb: searches, the gain in nats after which another is worth it, and the options of each.
+_MOST_CLIMBS, _LITTLE = 5, 0.5
+_CLIMB = {"eps": 1e-3, "gtol": 0.1, "maxiter": 40}
+_LOW = -1e30
 # Draws for the evidence of a reference, and degrees of freedom of the density they are from.
 _TRIALS, _FREEDOM = 600, 5.0
 # Rounds of the evolution that make one independent draw of each walker.
@@ -38,10 +45,24 @@ _ROUNDS_PER_DRAW = 10.0
 _POWER_SD = 1.5
 # sd of the shift of the response, in its steps.
 _SHIFT_SD = 0.67
+# sd of the log of its width.
+_WIDTH_SD = 0.1
 
 
 class SharedParameters:
-    """Density of what all states share, for one reference state."""
+    """Density of what all states share, for one reference state.
+
+    Parameters
+    ----------
+    table, trace, model
+        Decays as the instrument records them, what is known of the background, and the priors.
+    reference
+        Number of the state that is the neutral exciton; -1 if none is.
+    n_states
+        Number of states.
+    exciton
+        What is known of it; its brightness is needed where no state has it.
+    """
 
     def __init__(
         self,
@@ -50,6 +71,7 @@ class SharedParameters:
         model: ModelFile,
         reference: int,
         n_states: int,
+        exciton: Exciton | None = None,
     ) -> None:
         self.reference = reference
         priors = model.mechanism
@@ -63,18 +85,30 @@ class SharedParameters:
             np.log(bright.median), np.log(priors.exciton_lifetime_median_ns), 0.0, 0.0,
             np.log(priors.scatter_median), np.log(self.dark), np.log(decays.median), 0.0,
             np.log(priors.biexciton_share_median), np.log(priors.biexciton_lifetime_median_ns), 0.0,
-            np.log(priors.slack_median),
+            np.log(priors.slack_median), np.log(priors.afterpulsing_median), 0.0,
+            np.log(priors.after_biexciton_median),
         ])  # fmt: skip
         sd = np.array([
             bright.sigma, priors.exciton_lifetime_sigma, 1.5, 1.5, priors.scatter_sigma,
             relative, decays.sigma, _SHIFT_SD, priors.biexciton_share_sigma,
             priors.biexciton_lifetime_sigma, _POWER_SD, priors.slack_sigma,
+            priors.afterpulsing_sigma, _WIDTH_SD / WIDTH_STEP, priors.after_biexciton_sigma,
         ])  # fmt: skip
-        self.counts = label_counts(n_states - 1, priors.concentrations())
+        self.counts = label_counts(n_states - (reference >= 0), priors.concentrations())
         self.beliefs = Beliefs(mean, sd, priors.packed(), self.counts)
         self.instrument = Instrument(
-            table.shares, table.scatter, table.background, table.log_start, table.log_step
+            table.shares,
+            table.scatter[:, :, None],
+            table.uniform,
+            table.background,
+            table.log_start,
+            table.log_step,
         )
+        if exciton is not None and exciton.rate_per_s is not None:
+            mean[BRIGHT], sd[BRIGHT] = exciton.log_normal(*exciton.rate_per_s)
+        if exciton is not None and exciton.lifetime_ns is not None:
+            mean[LIFETIME], sd[LIFETIME] = exciton.log_normal(*exciton.lifetime_ns)
+        self.exciton = exciton
         self.table = table
         self.priors = priors
         self._work = workspace(n_states)
@@ -94,29 +128,52 @@ class SharedParameters:
 
     def start(self, photons: Array, seconds: Array) -> Array:
         """Where the climb begins."""
+        # where no state is the exciton, the brightest is the next best start for its lifetime
+        own = photons[self.reference]
+        if self.reference < 0:
+            own = photons[int(np.argmax(photons.sum(axis=1) / seconds))]
         rate = photons[self.reference].sum() / seconds[self.reference]
         signal = max(rate - self.dark, 0.1 * rate)
+        known = self.exciton is not None and self.exciton.rate_per_s is not None
+        if known and self.reference < 0:
+            signal = float(np.exp(self.beliefs.mean[BRIGHT]))
         # the first moment of the delays after the fastest gate stands for the lifetime
         lifetimes = np.exp(np.linspace(np.log(0.3), np.log(60.0), 24))
         shares = np.array([self.table.quenched(np.ones(1), np.array([t])) for t in lifetimes])
         expected = shares * signal + self.dark * self.table.background
         expected /= expected.sum(axis=1, keepdims=True)
-        own = photons[self.reference]
         best = int(np.argmax(np.log(np.maximum(expected, 1e-12)) @ own))
+        log_lifetime = np.log(lifetimes[best])
+        if self.exciton is not None and self.exciton.lifetime_ns is not None:
+            log_lifetime = self.beliefs.mean[LIFETIME]
         return np.array([
-            np.log(signal), np.log(lifetimes[best]), 0.3, 0.0,
+            np.log(signal), log_lifetime, 0.3, 0.0,
             np.log(self.priors.scatter_median * signal), np.log(self.dark), np.log(1000.0), 0.0,
             *self.beliefs.mean[PAIR_SHARE:],
         ])  # fmt: skip
 
     def climb(self, photons: Array, seconds: Array) -> tuple[Array, float]:
         """Best point and its value."""
-
-        def minus(point: Array) -> float:
-            return -max(self.value(point, photons, seconds)[0], -1e30)
-
-        found = minimize(minus, self.start(photons, seconds), method="BFGS")
-        return np.asarray(found.x), -float(found.fun)
+        top = self.start(photons, seconds)
+        value = self.value(top, photons, seconds)[0]
+        # about the width of a posterior, so that differences are far above the roughness that
+        # nodes leave; where the search gets stuck it starts anew
+        unit = np.minimum(self.beliefs.sd, 0.1)
+        for _ in range(_MOST_CLIMBS):
+            found = minimize(
+                lambda step, top=top: (
+                    -max(self.value(top + unit * step, photons, seconds)[0], _LOW)
+                ),
+                np.zeros(SIZE),
+                method="BFGS",
+                options=_CLIMB,
+            )
+            gained = -float(found.fun) - value
+            if gained > 0.0:
+                top, value = top + unit * found.x, -float(found.fun)
+            if gained < _LITTLE:
+                break
+        return top, value
 
     def draw(
         self, top: Array, photons: Array, seconds: Array, rng: np.random.Generator
@@ -173,7 +230,7 @@ class SharedParameters:
         """Square root of the covariance at the top, by differences; no wider than the prior."""
 
         def value(point: Array) -> float:
-            return max(self.value(point, photons, seconds)[0], -1e30)
+            return max(self.value(point, photons, seconds)[0], _LOW)
 
         here = value(top)
         steps, eye = 0.5 * self.beliefs.sd, np.eye(SIZE)

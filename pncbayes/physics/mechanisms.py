@@ -76,6 +76,11 @@ class MechanismPriors:
         Of the light of biexcitons over that of single excitons in the reference, log-normal.
     biexciton_lifetime_median_ns, biexciton_lifetime_sigma
         Of their lifetime, log-normal.
+    after_biexciton_median, after_biexciton_sigma
+        Of the share of single excitons' light that comes after a biexciton of the same pulse, and
+        so begins when that has gone; log-normal.
+    afterpulsing_median, afterpulsing_sigma
+        Of the share of a state's counts that are afterpulses, log-normal.
     weights
         Of the mechanisms of a state, by name; they need not add up to 1.
     weights_concentration
@@ -95,6 +100,10 @@ class MechanismPriors:
     biexciton_share_sigma: float = 1.5
     biexciton_lifetime_median_ns: float = 0.1
     biexciton_lifetime_sigma: float = 0.7
+    after_biexciton_median: float = 0.06
+    after_biexciton_sigma: float = 1.0
+    afterpulsing_median: float = 0.002
+    afterpulsing_sigma: float = 1.5
     weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(MECHANISMS, 1.0))
     weights_concentration: float = 6.0
 

@@ -188,7 +188,8 @@ _TABLES: dict[str, tuple[str, ...]] = {
     "noise": ("excess_variance_ratio",),
     "mechanism": (
         "slack", "radiative_scaling", "quantum_yield", "exciton_lifetime_ns", "scatter_share",
-        "biexciton_share", "biexciton_lifetime_ns", "weights", "weights_concentration",
+        "biexciton_share", "biexciton_lifetime_ns", "after_biexciton_share", "afterpulsing_share",
+        "weights", "weights_concentration",
     ),
 }  # fmt: skip
 _TOP = ("schema", "name", "claim", "references", "n_states")
@@ -294,6 +295,8 @@ def _mechanism(content: Mapping[str, Any], path: str) -> MechanismPriors:
     scatter = _log_normal(content, "mechanism", "scatter_share", path)
     pair = _log_normal(content, "mechanism", "biexciton_share", path)
     pair_lifetime = _log_normal(content, "mechanism", "biexciton_lifetime_ns", path)
+    after = _log_normal(content, "mechanism", "after_biexciton_share", path)
+    afterpulsing = _log_normal(content, "mechanism", "afterpulsing_share", path)
     slack = _log_normal(content, "mechanism", "slack", path)
     if not 0.01 <= slack.median <= 0.5:
         raise ModelFileError(
@@ -326,6 +329,10 @@ def _mechanism(content: Mapping[str, Any], path: str) -> MechanismPriors:
         biexciton_share_sigma=pair.sigma,
         biexciton_lifetime_median_ns=pair_lifetime.median,
         biexciton_lifetime_sigma=pair_lifetime.sigma,
+        after_biexciton_median=after.median,
+        after_biexciton_sigma=after.sigma,
+        afterpulsing_median=afterpulsing.median,
+        afterpulsing_sigma=afterpulsing.sigma,
         weights={name: float(weights[name]) for name in MECHANISMS},
         weights_concentration=_positive(
             table["weights_concentration"], "[mechanism] weights_concentration", path

@@ -9,6 +9,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pncbayes.physics.convolution import (
+    GaussianResponse,
+    HistogramResponse,
+    Response,
     as_response,
     exponential_gate_probability,
     scatter_gate_probability,
@@ -16,13 +19,13 @@ from pncbayes.physics.convolution import (
 from pncbayes.physics.lifetime import lifetime_fitter
 from pncbayes.physics.tied_kernels import quenched_shares
 
-__all__ = ["DecayTable", "decay_table"]
+__all__ = ["WIDTH_STEP", "DecayTable", "decay_table", "stretched"]
 
 Array = NDArray[np.float64]
 
-_N_LIFETIMES = 200
-# Shifts of the response that the table is made for, in widths of it.
-_SHIFT_STEP = 0.15
+_N_LIFETIMES = 150
+# Steps of the table in shifts of the response, in widths of it, and in logs of its width.
+_SHIFT_STEP, WIDTH_STEP = 0.15, 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +35,13 @@ class DecayTable:
     Attributes
     ----------
     shares
-        Of single exponentials, for the response earlier by `shift_step_ns`, in place, and later;
-        shape ``(3, n_lifetimes, n_gates)``. They add up to the recorded part of the period.
+        Of single exponentials, for the response earlier by `shift_step_ns`, in place, and later,
+        and by its width narrower by `WIDTH_STEP`, as it is, and wider; shape
+        ``(3, 3, n_lifetimes, n_gates)``. They add up to the recorded part of the period.
     scatter
-        Of light that follows the response, shape ``(3, n_gates)``.
+        Of light that follows the response, shape ``(3, 3, n_gates)``.
+    uniform
+        Of light that knows nothing of the pulse, shape ``(n_gates,)``.
     background
         Of the background, shape ``(n_gates,)``; adds up to 1.
     log_start, log_step
@@ -52,6 +58,7 @@ class DecayTable:
 
     shares: Array
     scatter: Array
+    uniform: Array
     background: Array
     log_start: float
     log_step: float
@@ -81,12 +88,31 @@ class DecayTable:
             np.asarray(amplitudes, dtype=np.float64),
             1.0 / np.asarray(lifetimes_ns, dtype=np.float64),
             float(lifetime_ratio),
-            self.shares[1],
+            self.shares[1, 1],
             self.log_start,
             self.log_step,
             out,
         )
         return out
+
+
+def stretched(response: Response, factor: float) -> Response:
+    """Return the response wider by a factor: a Gaussian, or a measured one about its peak.
+
+    Parameters
+    ----------
+    response
+        Gaussian or measured.
+    factor
+        Above 0; what leaves the clock on either side is lost, and the rest makes the whole.
+    """
+    if isinstance(response, GaussianResponse):
+        return GaussianResponse(response.center_ns, response.sd_ns * factor)
+    ticks = np.arange(response.weight.size + 1, dtype=np.float64)
+    peak = float(np.argmax(response.weight)) + 0.5
+    total = np.concatenate([[0.0], np.cumsum(response.weight)])
+    weight = np.diff(np.interp(peak + (ticks - peak) / factor, ticks, total))
+    return HistogramResponse(np.maximum(weight, 0.0), response.tick_ns)
 
 
 def decay_table(trace: xr.Dataset) -> DecayTable:
@@ -112,11 +138,18 @@ def decay_table(trace: xr.Dataset) -> DecayTable:
     step_ns = _SHIFT_STEP * response.width_ns
     shifts = [shift_ns - step_ns, shift_ns, shift_ns + step_ns]
     rates = np.exp(-logs)
-    shares = [exponential_gate_probability(rates, edges, response, period_ns, s) for s in shifts]
-    scatter = [scatter_gate_probability(edges, response, period_ns, s) for s in shifts]
+    widths = [stretched(response, float(np.exp(WIDTH_STEP * k))) for k in (-1, 0, 1)]
+    shares = [
+        [exponential_gate_probability(rates, edges, width, period_ns, s) for width in widths]
+        for s in shifts
+    ]
+    scatter = [
+        [scatter_gate_probability(edges, width, period_ns, s) for width in widths] for s in shifts
+    ]
     return DecayTable(
         shares=np.ascontiguousarray(np.maximum(shares, 0.0)),
         scatter=np.ascontiguousarray(np.maximum(scatter, 0.0)),
+        uniform=np.diff(edges) / period_ns,
         background=np.ascontiguousarray(fitter.background),
         log_start=float(logs[0]),
         log_step=float(logs[1] - logs[0]),

@@ -13,11 +13,20 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["blend_tables", "extra_rate", "quenched_shares"]
+__all__ = [
+    "add_afterpulses",
+    "blend_tables",
+    "delay_by_biexcitons",
+    "extra_rate",
+    "quenched_shares",
+]
 
 Array = NDArray[np.float64]
 
 _MOST_STEPS = 60
+# logs of lifetime ratios: below the first, two lifetimes are too alike for the difference of their
+# decays, and the second takes its place, to both sides
+_ALIKE, _APART = 0.15, 0.3
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -98,10 +107,79 @@ def quenched_shares(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def blend_tables(tables: Array, shift: float, out: Array) -> None:
-    """Table for a shifted response, from those at the shifts -1, 0 and 1, by a parabola."""
-    before, middle, after = 0.5 * shift * (shift - 1.0), 1.0 - shift**2, 0.5 * shift * (shift + 1.0)
+def _parabola(place: float) -> tuple[float, float, float]:
+    """Weights of the values at -1, 0 and 1."""
+    return 0.5 * place * (place - 1.0), 1.0 - place**2, 0.5 * place * (place + 1.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def blend_tables(tables: Array, shift: float, width: float, out: Array) -> None:
+    """Table for a response that is shifted and stretched, from those at the steps -1, 0 and 1.
+
+    Parameters
+    ----------
+    tables
+        By shift, width, lifetime and gate, shape ``(3, 3, n_lifetimes, n_gates)``.
+    shift, width
+        In steps; between the steps by parabolas.
+    out
+        Filled, shape ``(n_lifetimes, n_gates)``.
+    """
+    by_shift, by_width = _parabola(shift), _parabola(width)
+    out[:] = 0.0
+    for a in range(3):
+        for b in range(3):
+            weight = by_shift[a] * by_width[b]
+            for i in range(out.shape[0]):
+                for g in range(out.shape[1]):
+                    out[i, g] += weight * tables[a, b, i, g]
     for i in range(out.shape[0]):
         for g in range(out.shape[1]):
-            value = before * tables[0, i, g] + middle * tables[1, i, g] + after * tables[2, i, g]
-            out[i, g] = max(value, 0.0)
+            out[i, g] = max(out[i, g], 0.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def delay_by_biexcitons(
+    table: Array, start: float, step: float, log_lifetime: float, share: float, out: Array
+) -> None:
+    """Where a pulse made two excitons, the light of the last one begins when the first has gone.
+
+    Two decays of lifetimes t and T, one after the other, have the shares
+    ``(t h(t) - T h(T)) / (t - T)`` of the gates, if single ones have the shares h.
+
+    Parameters
+    ----------
+    table, start, step
+        Shares of single exponentials, as in `quenched_shares`.
+    log_lifetime
+        Log of the lifetime of the biexciton in ns.
+    share
+        Share of the light of single excitons that comes after a biexciton.
+    out
+        Table of the light of single excitons, of the shape of `table`.
+    """
+    first = np.empty((3, table.shape[1]))
+    for k in range(3):
+        rate = np.full(1, math.exp(-log_lifetime - (k - 1) * _APART))
+        quenched_shares(np.ones(1), rate, 1.0, table, start, step, first[k])
+    for i in range(table.shape[0]):
+        own = start + i * step
+        alike = abs(own - log_lifetime) < _ALIKE
+        out[i] = (1.0 - share) * table[i]
+        for k in range(3):
+            if (k == 1) == alike:
+                continue
+            # T / t
+            ratio = math.exp(log_lifetime + (k - 1) * _APART - own)
+            weight = share * (0.5 if alike else 1.0) / (1.0 - ratio)
+            for g in range(table.shape[1]):
+                out[i, g] += weight * (table[i, g] - ratio * first[k, g])
+        for g in range(table.shape[1]):
+            out[i, g] = max(out[i, g], 0.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_afterpulses(shares: Array, uniform: Array, share: float) -> None:
+    """Make a share of the light flat in delay: afterpulses come long after their photons."""
+    for g in range(shares.size):
+        shares[g] = (1.0 - share) * shares[g] + share * uniform[g]

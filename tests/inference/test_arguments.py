@@ -39,6 +39,7 @@ OF_BOTH: list[tuple[str, Any]] = [
 ]
 OF_FIT: list[tuple[str, Any]] = [
     *(("mechanisms", value) for value in FLAGS),
+    *(("exciton", value) for value in (2.0e4, (2.0e4, 5.0), "exciton", {"lifetime_ns": 5.0})),
     *(("progressbar", value) for value in FLAGS),
     *(("strict", value) for value in FLAGS),
     *(("max_states", value) for value in ("3", [2], 0, 13, 2.0, True, np.nan)),

@@ -12,6 +12,9 @@ import pncbayes as pnc
 from pncbayes.inference.label_kernels import Decays, state_evidence
 from pncbayes.inference.shared_kernels import (
     CONCENTRATION,
+    PAIR_LIFETIME,
+    SHIFT,
+    WIDTH,
     Instrument,
     prepare,
     unpack,
@@ -37,7 +40,7 @@ from pncbayes.physics.mechanisms import MECHANISMS, MechanismPriors
 from pncbayes.physics.presets import preset
 from pncbayes.physics.simulate import simulate
 from pncbayes.physics.tied_decay import DecayTable, decay_table
-from pncbayes.physics.tied_kernels import quenched_shares
+from pncbayes.physics.tied_kernels import blend_tables, delay_by_biexcitons, quenched_shares
 
 
 @functools.cache
@@ -53,7 +56,7 @@ def table() -> DecayTable:
 
 POINT = np.array([
     np.log(5000.0), np.log(6.0), 0.8, 0.2, np.log(8.0), np.log(150.0), 7.0, 0.1,
-    np.log(0.03), np.log(0.08), 0.7, np.log(0.1),
+    np.log(0.03), np.log(0.08), 0.7, np.log(0.1), np.log(0.01), -0.3, np.log(0.08),
 ])  # fmt: skip
 
 
@@ -85,7 +88,15 @@ def around(brightness: float) -> np.ndarray:
 def prepared() -> Decays:
     own = table()
     return prepare(
-        POINT, Instrument(own.shares, own.scatter, own.background, own.log_start, own.log_step)
+        POINT,
+        Instrument(
+            own.shares,
+            own.scatter[:, :, None],
+            own.uniform,
+            own.background,
+            own.log_start,
+            own.log_step,
+        ),
     )
 
 
@@ -112,8 +123,6 @@ def integrated(photons: np.ndarray, seconds: float) -> np.ndarray:
         away = photons.sum() - seconds * rough.sum()
         if away**2 > 60.0 * (photons.sum() + 1.0):
             continue
-        charged = [charging_share(own, one, prior[1]) for one in v]
-        n_charged = np.count_nonzero(charged)
         for j, one in enumerate(v):
             rate = bright * np.exp(own) * shares[j] + around(np.exp(own))
             plain = log_likelihood(photons, seconds, rate)
@@ -121,16 +130,27 @@ def integrated(photons: np.ndarray, seconds: float) -> np.ndarray:
                 density = log_prior_given_brightness(label, own, one, prior)
                 weight = log_allowed(label, own, prior)
                 values[label, i, j] = plain + density + weight + np.log(dv)
-            if charged[j]:
-                c = charged[j]
-                mixed = (1 - c) * made.whole + c * prior[1] * np.exp(one) * shares[j]
-                values[UNRESOLVED, i, j] = (
-                    log_likelihood(photons, seconds, bright * mixed + around(np.exp(own)))
-                    + log_allowed(UNRESOLVED, own, prior) - np.log(n_charged)
-                )  # fmt: skip
+        values[UNRESOLVED, i, 0] = charged_part_of_the_time(own, photons, seconds)
     found = logsumexp(values, axis=(1, 2)) + np.log(du) - np.log(U_HIGH - U_LOW)
     found[BACKGROUND] = log_likelihood(photons, seconds, made.flat)
     return found
+
+
+def charged_part_of_the_time(u: float, photons: np.ndarray, seconds: float) -> float:
+    """Log evidence, by a grid over the lifetimes of the trion and of the neutral part."""
+    prior, total = MechanismPriors().packed(), []
+    slack, scaling = prior[:2]
+    neutral = slack * np.arange(-4.0, 4.01, 0.04)
+    shares = [tied(np.exp(one)) for one in neutral]
+    weight = np.exp(-0.5 * (neutral / slack) ** 2)
+    for v in np.arange(V_LOW, V_HIGH, 0.1):
+        c = charging_share(u, v, scaling)
+        if c > 0.0:
+            trion = c * scaling * np.exp(v) * tied(np.exp(v))
+            mixed = np.exp(POINT[0]) * ((1 - c) * np.array(shares) + trion) + around(np.exp(u))
+            values = [log_likelihood(photons, seconds, one) for one in mixed]
+            total.append(logsumexp(values, b=weight / weight.sum()))
+    return float(logsumexp(total) - np.log(len(total))) if total else -np.inf
 
 
 @pytest.mark.parametrize(
@@ -168,6 +188,23 @@ def test_evidence_of_mechanisms_is_the_integral(
     np.testing.assert_allclose(found[matters], expected[matters], atol=0.05)
     far = expected < expected.max() - 8.0
     assert (found[far] < expected.max() - 6.0).all()
+
+
+def test_light_of_a_state_is_delayed_and_has_afterpulses() -> None:
+    """The decay table of a point, against the recipe of its parts."""
+    own, made = table(), prepared()
+    plain, later = np.empty_like(made.table), np.empty_like(made.table)
+    blend_tables(own.shares, POINT[SHIFT], POINT[WIDTH], plain)
+    delay_by_biexcitons(plain, own.log_start, own.log_step, POINT[PAIR_LIFETIME], 0.08, later)
+    np.testing.assert_allclose(made.table, 0.99 * later + 0.01 * own.uniform, rtol=1e-9)
+    single = np.empty(own.uniform.size)
+    quenched_shares(
+        np.ones(1), np.full(1, 1 / 0.08), 1.0, plain, own.log_start, own.log_step, single
+    )
+    np.testing.assert_allclose(made.pair_shares, 0.99 * single + 0.01 * own.uniform, rtol=1e-9)
+    assert own.uniform.sum() == pytest.approx(1.0)
+    for part in (made.whole, made.pair_shares, *made.coarse):
+        assert part.sum() == pytest.approx(1.0, abs=1e-6)
 
 
 def test_reference_decay_has_its_mean_lifetime() -> None:

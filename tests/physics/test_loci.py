@@ -11,7 +11,9 @@ from pncbayes.physics.mechanism_kernels import AUGER, HOT_CARRIER, NBC, log_prio
 from pncbayes.physics.mechanisms import MechanismPriors, charging_shares
 
 PRIORS = MechanismPriors()
-OTHERS = MechanismPriors(slack=0.2, scaling_median=1.7, scaling_sigma=0.1, quantum_yield=(0.5, 1.0))
+OTHERS = MechanismPriors(
+    slack_median=0.2, scaling_median=1.7, scaling_sigma=0.1, quantum_yield=(0.5, 1.0)
+)
 
 
 def density(label: int, lifetime: float, brightness: float, priors: MechanismPriors) -> float:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from pncbayes.physics.convolution import (
     GaussianResponse,
+    HistogramResponse,
     exponential_gate_probability,
     scatter_gate_probability,
 )
@@ -34,8 +35,13 @@ from pncbayes.physics.mechanisms import (
     charging_shares,
     radiative_scaling,
 )
-from pncbayes.physics.tied_decay import decay_table
-from pncbayes.physics.tied_kernels import extra_rate
+from pncbayes.physics.tied_decay import WIDTH_STEP, decay_table, stretched
+from pncbayes.physics.tied_kernels import (
+    add_afterpulses,
+    blend_tables,
+    delay_by_biexcitons,
+    extra_rate,
+)
 
 PERIOD_NS = 100.0
 EDGES_NS = np.concatenate([[0.0, 4.0], 4.0 + np.geomspace(0.3, 96.0, 23)])
@@ -82,22 +88,69 @@ def test_quenched_decay_is_the_exact_one(ratio: float) -> None:
     assert found.sum() == pytest.approx(1.0, abs=1e-9)
 
 
-def test_table_follows_shifts_of_the_response() -> None:
-    from pncbayes.physics.tied_kernels import blend_tables
-
+@pytest.mark.parametrize(("shift", "width"), [(0.6, 0.0), (0.0, 0.7), (-0.7, -0.7)])
+def test_table_follows_shifts_and_widths_of_the_response(shift: float, width: float) -> None:
     table = decay_table(trace())
-    shift = 0.6
-    shares = np.empty_like(table.shares[0])
-    blend_tables(table.shares, shift, shares)
-    later = GaussianResponse(RESPONSE.center_ns + shift * table.shift_step_ns, RESPONSE.sd_ns)
-    logs = table.log_start + np.arange(len(shares)) * table.log_step
-    expected = exponential_gate_probability(np.exp(-logs), EDGES_NS, later, PERIOD_NS)
-    unshifted = exponential_gate_probability(np.exp(-logs), EDGES_NS, RESPONSE, PERIOD_NS)
-    assert np.abs(expected - unshifted).max() > 0.03
-    np.testing.assert_allclose(shares, expected, atol=3e-3)
-    np.testing.assert_allclose(
-        table.scatter[1], scatter_gate_probability(EDGES_NS, RESPONSE, PERIOD_NS), atol=2e-3
+    shares, scatter = np.empty_like(table.shares[0, 0]), np.empty((1, EDGES_NS.size - 1))
+    blend_tables(table.shares, shift, width, shares)
+    blend_tables(table.scatter[:, :, None], shift, width, scatter)
+    other = GaussianResponse(
+        RESPONSE.center_ns + shift * table.shift_step_ns,
+        RESPONSE.sd_ns * float(np.exp(WIDTH_STEP * width)),
     )
+    logs = table.log_start + np.arange(len(shares)) * table.log_step
+    expected = exponential_gate_probability(np.exp(-logs), EDGES_NS, other, PERIOD_NS)
+    as_given = exponential_gate_probability(np.exp(-logs), EDGES_NS, RESPONSE, PERIOD_NS)
+    change = np.abs(expected - as_given).max()
+    assert change > 0.01
+    assert np.abs(shares - expected).max() < 0.1 * change + 2e-3
+    expected_scatter = scatter_gate_probability(EDGES_NS, other, PERIOD_NS)
+    assert np.abs(scatter[0] - expected_scatter).max() < 0.1 * change + 2e-3
+    np.testing.assert_allclose(
+        table.scatter[1, 1], scatter_gate_probability(EDGES_NS, RESPONSE, PERIOD_NS), atol=2e-3
+    )
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.25])
+def test_measured_response_is_stretched_about_its_peak(factor: float) -> None:
+    ticks = np.arange(600) * 0.016 + 0.008
+    rise = np.where(ticks > 4.0, (ticks - 4.0) * np.exp(-(ticks - 4.0) / 0.2), 0.0)
+    response = HistogramResponse(rise, 0.016)
+    wider = stretched(response, factor)
+    assert np.argmax(wider.weight) == pytest.approx(np.argmax(response.weight), abs=1)
+    assert wider.weight.sum() == pytest.approx(1.0)
+    sd = [np.sqrt(one.weight @ ticks**2 - (one.weight @ ticks) ** 2) for one in (response, wider)]
+    assert sd[1] / sd[0] == pytest.approx(factor, rel=5e-3)
+    assert stretched(RESPONSE, factor) == GaussianResponse(5.0, 0.08 * factor)
+
+
+def test_light_after_a_biexciton_is_one_decay_after_the_other() -> None:
+    """Against photons that wait for both."""
+    table = decay_table(trace())
+    later = np.empty_like(table.shares[1, 1])
+    first_ns, share = 0.2, 0.3
+    delay_by_biexcitons(
+        table.shares[1, 1], table.log_start, table.log_step, np.log(first_ns), share, later
+    )
+    rng, n = np.random.default_rng(3), 400_000
+    lifetimes = np.exp(table.log_start + table.log_step * np.arange(len(later)))
+    for wanted in (0.02, 0.19, 0.215, 2.0):
+        row = int(np.argmin(np.abs(lifetimes - wanted)))
+        delay = lifetimes[row] * rng.standard_exponential(n)
+        delay += np.where(rng.random(n) < share, first_ns * rng.standard_exponential(n), 0.0)
+        delay += RESPONSE.center_ns + RESPONSE.sd_ns * rng.standard_normal(n)
+        found = np.histogram(delay % PERIOD_NS, EDGES_NS)[0] / n
+        np.testing.assert_allclose(later[row], found, atol=1.5e-3 + 5.0 * np.sqrt(found.max() / n))
+        assert np.abs(later[row] - table.shares[1, 1, row]).max() > 0.01
+        assert later[row].sum() == pytest.approx(1.0, abs=1e-9)
+
+
+def test_afterpulses_are_flat() -> None:
+    table = decay_table(trace())
+    np.testing.assert_allclose(table.uniform, np.diff(EDGES_NS) / PERIOD_NS)
+    shares = table.shares[1, 1, 100].copy()
+    add_afterpulses(shares, table.uniform, 0.2)
+    np.testing.assert_allclose(shares, 0.8 * table.shares[1, 1, 100] + 0.2 * table.uniform)
 
 
 @pytest.mark.parametrize("log_brightness", [-3.0, -1.0, -0.3, 0.0])

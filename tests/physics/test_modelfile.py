@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pncbayes.errors import ModelFileError
+from pncbayes.physics.mechanisms import MechanismPriors
 from pncbayes.physics.modelfile import (
     LogNormal,
     ModelFile,
@@ -68,6 +69,18 @@ def test_numbers_are_those_of_the_file() -> None:
     assert model.repulsion == content["brightness"]["repulsion"]
     assert model.jump_concentration == content["switching"]["jump"]["concentration"]
     assert model.decay_base_concentration == content["decay"]["base"]["concentration"]
+    priors = model.mechanism
+    for name, key in (
+        ("slack", "slack"),
+        ("scatter", "scatter_share"),
+        ("after_biexciton", "after_biexciton_share"),
+        ("afterpulsing", "afterpulsing_share"),
+    ):
+        written = content["mechanism"][key]
+        assert getattr(priors, f"{name}_median") == written["median"]
+        assert getattr(priors, f"{name}_sigma") == written["sigma"]
+    assert priors.weights_concentration == content["mechanism"]["weights_concentration"]
+    assert priors == MechanismPriors()
     assert load_model("steady").n_states == (1, 1)
 
 
