@@ -134,13 +134,14 @@ def label_states(
     ]
     tops = [one.climb(mean_photons, mean_seconds) for one in shared]
     highest = max(value for _, value in tops)
+    compared = sum(value > highest - _FAR for _, value in tops) > 1
     parts, logs = [], []
     for one, (top, value) in zip(shared, tops, strict=True):
         if value < highest - _FAR:
             continue
-        points, values = one.draw(top, mean_photons, mean_seconds, rng)
+        points, values = one.draw(top, mean_photons, mean_seconds, rng, to_compare=compared)
         log_z = 0.0
-        if sum(other > highest - _FAR for _, other in tops) > 1:
+        if compared:
             log_z = one.log_evidence(points, values, mean_photons, mean_seconds, rng)
         keep = points[rng.choice(len(points), size=_POINTS, replace=False)]
         part = _Pairs(one, keep, photons, seconds, (mean_photons, mean_seconds), free)

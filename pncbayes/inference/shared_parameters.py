@@ -28,8 +28,9 @@ __all__ = ["SharedParameters"]
 
 Array = NDArray[np.float64]
 
-# Of the differential evolution.
-_WALKERS, _ROUNDS, _KEPT = 30, 90, 40
+# Of the differential evolution: walkers, rounds before those that are kept, and these. More are
+# kept where evidences are compared: too few made probabilities of references jump by 0.3.
+_WALKERS, _FIRST_ROUNDS, _KEPT, _KEPT_TO_COMPARE = 30, 50, 40, 160
 # Nats below the first walker at which another may not start, and halvings of the way to it; also
 # of steps that are too long for a curvature.
 _FAR_OUT, _MOST_HALVINGS = 40.0, 12
@@ -38,7 +39,7 @@ _MOST_CLIMBS, _LITTLE = 5, 0.5
 _CLIMB = {"eps": 1e-3, "gtol": 0.1, "maxiter": 40}
 _LOW = -1e30
 # Draws for the evidence of a reference, and degrees of freedom of the density they are from.
-_TRIALS, _FREEDOM = 600, 5.0
+_TRIALS, _FREEDOM = 1500, 8.0
 # Rounds of the evolution that make one independent draw of each walker.
 _ROUNDS_PER_DRAW = 10.0
 # sd of the logit of the power of the brightness by which biexcitons grow: nearly uniform.
@@ -176,16 +177,26 @@ class SharedParameters:
         return top, value
 
     def draw(
-        self, top: Array, photons: Array, seconds: Array, rng: np.random.Generator
+        self,
+        top: Array,
+        photons: Array,
+        seconds: Array,
+        rng: np.random.Generator,
+        *,
+        to_compare: bool,
     ) -> tuple[Array, Array]:
-        """Draws given photons and times, shape ``(n, SIZE)``, and their values."""
+        """Draws given photons and times, shape ``(n, SIZE)``, and their values.
+
+        As many as `log_evidence` needs if they are `to_compare` references.
+        """
         spread = self._spread(top, photons, seconds)
         walkers = top + rng.standard_normal((_WALKERS, SIZE)) @ spread.T
         walkers[0] = top
-        return self._evolve(walkers, photons, seconds, rng)
+        n_kept = _KEPT_TO_COMPARE if to_compare else _KEPT
+        return self._evolve(walkers, n_kept, photons, seconds, rng)
 
     def _evolve(
-        self, now: Array, photons: Array, seconds: Array, rng: np.random.Generator
+        self, now: Array, n_kept: int, photons: Array, seconds: Array, rng: np.random.Generator
     ) -> tuple[Array, Array]:
         """Differential evolution: each walker moves by the difference of two others.
 
@@ -206,7 +217,7 @@ class SharedParameters:
                     break
                 now[w] = 0.5 * (now[w] + now[0])
         kept, kept_values = [], []
-        for sweep in range(_ROUNDS):
+        for sweep in range(_FIRST_ROUNDS + n_kept):
             # now and then a whole difference: from one mode to another
             gain = 1.0 if sweep % 10 == 9 else 2.38 / np.sqrt(2.0 * SIZE)
             jitter = 1e-4 * self.beliefs.sd * rng.standard_normal((_WALKERS, SIZE))
@@ -221,7 +232,7 @@ class SharedParameters:
                 value = self.value(trial, photons, seconds)[0]
                 if chance[w] < value - values[w]:
                     now[w], values[w] = trial, value
-            if sweep >= _ROUNDS - _KEPT:
+            if sweep >= _FIRST_ROUNDS:
                 kept.append(now.copy())
                 kept_values.append(values.copy())
         return np.concatenate(kept), np.concatenate(kept_values)

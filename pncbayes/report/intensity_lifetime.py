@@ -146,7 +146,10 @@ def _states(tree: Any) -> tuple[list[_State], int]:
     tied: list[Array | None] = [None] * len(names)
     if "mechanisms" in tree.children:
         tables = MechanismTables(tree["mechanisms"].to_dataset())
-        reference = tables.reference_state()
+        # where no state is the exciton the bands are drawn from the likeliest
+        found_reference = tables.reference_state()
+        likeliest = int(np.argmax(tables.group["reference"].values))
+        reference = likeliest if found_reference is None else found_reference
         for state, (colour, text) in enumerate(_verdicts(tables)):
             colours[state], labels[state] = colour, f"{names[state]} {text}"
             tied[state] = _tied(tables.group, state)
