@@ -139,7 +139,7 @@ def lines_of(rows: pd.DataFrame) -> list[str]:
         "hot-carrier state of",
         f"{HOT_CARRIER_BRIGHTNESS:g} of the brightness, a background known to a tenth and a "
         "response whose width is known to",
-        "5 %, and that it is known which photons are of the dim state. Where",
+        "5 %, and that it is known which photons are of the dim state: a fit needs more. Where",
         "rows of a trion agree, the rule decides that ln R has to be known to 0.25. Other seeds",
         "differ by about a tenth.",
         "",

@@ -135,8 +135,11 @@ def _table() -> DecayTable:
         for by in shifts
     ]
     scatters = [scatter_gate_probability(GATES_NS, RESPONSE, PERIOD_NS, by) for by in shifts]
+    # the width is known here, and the same in all of them
     return DecayTable(
-        np.maximum(shares, 0.0), np.maximum(scatters, 0.0), flat_gate_fraction(GATES_NS),
+        np.maximum(np.stack([shares] * 3, axis=1), 0.0),
+        np.maximum(np.stack([scatters] * 3, axis=1), 0.0),
+        np.diff(GATES_NS) / PERIOD_NS, flat_gate_fraction(GATES_NS),
         float(logs[0]), float(logs[1] - logs[0]), RESPONSE.width_ns, PERIOD_NS, 0.0, step_ns,
     )  # fmt: skip
 
@@ -165,10 +168,11 @@ def test_limit_against_the_kernels_of_a_fit(
     seconds, reason = detection.search(namer, signal_per_s, RESPONSE.width_ns, 6.0)
     assert reason == ""
     trace = xr.Dataset(attrs={"background_rate_per_s": 200.0, "background_sd_per_s": 20.0})
-    shared = SharedParameters(_table(), trace, free, 0)
+    shared = SharedParameters(_table(), trace, free, 0, 2)
     truth = np.array([
         math.log(20_000.0), math.log(6.0), 0.0, 0.0, math.log(40.0), math.log(200.0),
-        math.log(1e7), 0.0, math.log(0.01), math.log(0.1), 0.0, math.log(0.1),
+        math.log(1e7), 0.0, math.log(0.01), math.log(0.1), 0.0, math.log(0.1), math.log(1e-9), 0.0,
+        math.log(1e-9),
     ])  # fmt: skip
     named = []
     reference = 1e3 * _rate(0.0, 0.0)
@@ -176,7 +180,7 @@ def test_limit_against_the_kernels_of_a_fit(
         own = rng.poisson(seconds * namer.rate).astype(float)
         _, evidence = shared.value(truth, np.array([reference, own]), np.array([1e3, seconds]))
         good = evidence[1, labels[0]] - evidence[1, labels[1]] > math.log(0.8 / 0.2)
-        if mechanism in ("auger", "nbc"):
+        if mechanism in ("auger", "hot_carrier", "nbc"):
             nodes, _ = shared.nodes_of(1)
             weights = np.exp(nodes[:, 2] - nodes[:, 2].max())
             log_r = nodes[:, 0] - nodes[:, 1]

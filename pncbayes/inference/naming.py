@@ -54,7 +54,7 @@ Array = NDArray[np.float64]
 
 # A name is given above this probability, and where ln R is known to this, as in a fit.
 SURE, KNOWN_LOG_R = 0.8, 0.25
-NEEDS_LIFETIME = (AUGER, NBC)
+NEEDS_LIFETIME = (AUGER, HOT_CARRIER, NBC)
 TIED = (AUGER, HOT_CARRIER, NBC, OTHER)
 # Nodes per side while the place of the likelihood is looked for, nats below the best that still
 # count, and rounds of looking closer.
