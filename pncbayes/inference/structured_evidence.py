@@ -34,8 +34,6 @@ _FREEDOM = 7.0
 # until the draws are worth enough.
 _FIRST, _MORE, _MOST_ROUNDS, _ENOUGH = 200, 200, 6, 150.0
 _HESSIAN_STEP = 0.02
-# Priors that belong to a recording.
-_OF_RECORDING = ("background_rate_per_s", "response_shift", "response_width")
 _NEVER, _FAR = -1e30, 1e3
 # Nats behind the best hypothesis beyond which the first draws are enough.
 _HOPELESS = 30.0
@@ -211,10 +209,7 @@ def _part(posterior: StructuredPosterior) -> StructuredPosterior:
     stretch = _PART_BINS // _STRETCHES
     starts = np.linspace(0, len(counts) - stretch, _STRETCHES).astype(np.int64)
     kept = counts[(starts[:, None] + np.arange(stretch)).ravel()]
-    own = {
-        name: posterior.priors[name]
-        for name in ("background_rate_per_s", "response_shift", "response_width")
-    }
+    own = {name: posterior.priors[name] for name in ("background_rate_per_s", "response_shift")}
     return StructuredPosterior(posterior.model, kept, posterior.width_s, posterior.recorder, own)
 
 
@@ -247,13 +242,7 @@ def _starts(posterior: StructuredPosterior, rng: np.random.Generator) -> Array:
                 factor *= split
             prior = posterior.priors[name]
             points[:, place] = [coordinate_of(prior, centre * f) for f in factor]
-    for name in (
-        "log_lifetime_spread",
-        "biexciton_share",
-        "scatter_share",
-        "response_shift",
-        "response_width",
-    ):
+    for name in ("log_lifetime_spread", "biexciton_share", "scatter_share", "response_shift"):
         for place, own_name in enumerate(posterior.names):
             if own_name.endswith(name):
                 points[:, place] *= 0.3
