@@ -93,7 +93,7 @@ def layout_of(
     )
     table = recorder.table
     instrument = (
-        np.ascontiguousarray(table.shares), np.ascontiguousarray(table.scatter),
+        np.ascontiguousarray(table.shares[:, 1]), np.ascontiguousarray(table.scatter[:, 1]),
         np.ascontiguousarray(table.background), np.ascontiguousarray(recorder.flat, dtype=float),
         float(table.log_start), float(table.log_step), float(model.slack),
     )  # fmt: skip
