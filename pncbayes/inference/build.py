@@ -89,6 +89,7 @@ def build(
     ``biexciton_power``                               of the brightness, by which biexcitons grow
     ``background_rate_per_s``                         prior from what is known of the recording
     ``response_shift``                                of the response, in 0.15 of its width
+    ``response_width``                                log of its width over the given one, in 0.15
     ``lifetime_deviation``     emitter, dim_level     log lifetimes off their place, in slacks
     ``decay_concentration``                           of the decays around their shapes
     ``decay_deviation``        state, gate            of each gate, standard normal

@@ -115,6 +115,10 @@ def compare_models(
             found.append(one)
     probability = _probability(variants, found)
     notes += _doubts(variants, found, probability)
+    notes.append(
+        "the search for the best mode of a structured model is not exhaustive and can miss it: "
+        "compare again with another `random_seed` before you believe a probability"
+    )
     winner = int(np.argmax(probability))
     notes += _misfit(found[winner], rng)
     tree = _tree(variants, found, probability)

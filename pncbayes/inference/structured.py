@@ -34,13 +34,14 @@ from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.physics.modelfile import LogNormal
 from pncbayes.physics.structured_emission import Recorder, gate_rate_per_s
 from pncbayes.physics.structures import Normal, Prior, StructuredModel, Uniform
+from pncbayes.physics.tied_decay import WIDTH_STEP
 
 __all__ = ["Bound", "StructuredPosterior", "instrument_priors"]
 
 Array = NDArray[np.float64]
 
-# sd of the shift of the response, in its steps
-_SHIFT_SD = 0.67
+# sd of the shift of the response, and of the log of its width, in their steps
+_SHIFT_SD, _WIDTH_SD = 0.67, 0.1 / WIDTH_STEP
 # Coordinates stay where probabilities can be told from 0 and 1.
 _MOST_Z = 7.5
 _STEP = 1e-5
@@ -51,15 +52,13 @@ def instrument_priors(trace: xr.Dataset) -> dict[str, Prior]:
     """Priors of what belongs to one recording: its background and where its response lies."""
     dark = float(trace.attrs.get("background_rate_per_s", np.nan))
     sd = float(trace.attrs.get("background_sd_per_s", np.nan))
-    if not (np.isfinite(dark) and dark > 0.0):
-        return {
-            "background_rate_per_s": LogNormal(10.0, 2.0),
-            "response_shift": Normal(0.0, _SHIFT_SD),
-        }
-    relative = max(sd / dark, 0.02) if np.isfinite(sd) else 2.0
+    background = LogNormal(10.0, 2.0)
+    if np.isfinite(dark) and dark > 0.0:
+        background = LogNormal(dark, max(sd / dark, 0.02) if np.isfinite(sd) else 2.0)
     return {
-        "background_rate_per_s": LogNormal(dark, relative),
+        "background_rate_per_s": background,
         "response_shift": Normal(0.0, _SHIFT_SD),
+        "response_width": Normal(0.0, _WIDTH_SD),
     }
 
 

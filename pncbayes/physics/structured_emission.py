@@ -18,6 +18,9 @@ __all__ = ["Recorder", "gate_rate_per_s", "recorder_of"]
 
 Array = NDArray[np.float64]
 
+# Share of a lifetime by which it is taken to differ from another at least.
+_CLOSE = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class Recorder:
@@ -63,8 +66,8 @@ def gate_rate_per_s(
     recorder
         The instrument.
     values
-        Of the parameters of `StructuredModel.priors`, and ``background_rate_per_s`` and
-        ``response_shift``, in its steps: numbers, or variables of `xp`.
+        Of the parameters of `StructuredModel.priors`, ``background_rate_per_s``, and
+        ``response_shift`` and ``response_width``, in their steps: numbers, or variables of `xp`.
     lifetime_deviation
         In units of the slack, of each configuration of each emitter but the exciton, shape
         ``(n_emitters, n_configurations - 1)``.
@@ -79,13 +82,18 @@ def gate_rate_per_s(
     shift = values["response_shift"]
     before, after = 0.5 * shift * (shift - 1.0), 0.5 * shift * (shift + 1.0)
 
+    width = values["response_width"]
+    narrow, wide = 0.5 * width * (width - 1.0), 0.5 * width * (width + 1.0)
+
     def shifted(parts: Array) -> Any:
-        blend = before * parts[0] + (1.0 - shift**2) * parts[1] + after * parts[2]
+        blend = before * parts[0, 1] + (1.0 - shift**2) * parts[1, 1] + after * parts[2, 1]
+        blend = blend + narrow * parts[1, 0] - width**2 * parts[1, 1] + wide * parts[1, 2]
         return xp.maximum(blend, 0.0)
 
-    shares, scatter = shifted(table.shares[:, 1]), shifted(table.scatter[:, 1])
-    pair_place = (xp.log(values["biexciton_lifetime_ns"]) - start) / step
-    pair_shares = _interpolate(shares, xp.stack([pair_place]), xp)[0]
+    plain, scatter = shifted(table.shares), shifted(table.scatter)
+    pair_ns = values["biexciton_lifetime_ns"]
+    pair_shares = _interpolate(plain, xp.stack([(xp.log(pair_ns) - start) / step]), xp)[0]
+    shares = _delayed(plain, pair_ns, values["after_biexciton_share"], table, xp)
     emitters, exciton_total = [], 0.0
     for emitter in range(model.n_emitters):
         light, exciton = _of_emitter(
@@ -102,6 +110,22 @@ def gate_rate_per_s(
     same = same + values["background_rate_per_s"] * table.background
     delayed = values["afterpulsing_share"] * total[:, None] * recorder.flat[None, :]
     return light + delayed + same[None, :]
+
+
+def _delayed(plain: Any, pair_ns: Any, share: Any, table: DecayTable, xp: Any) -> Any:
+    """Table for the light of single excitons, of which a share waits for a biexciton to decay.
+
+    Two decays of lifetimes t and T, one after the other, have the shares
+    ``(t h(t) - T h(T)) / (t - T)`` of the gates, if single ones have the shares h.
+    """
+    start, step, n = table.log_start, table.log_step, table.shares.shape[2]
+    own = np.exp(start + step * np.arange(n))
+    first = _interpolate(plain, (xp.log(xp.stack([pair_ns])) - start) / step, xp)[0]
+    # where the two are alike this is a slope, which a small distance gives as well
+    gap = own - pair_ns
+    gap = xp.where(xp.abs(gap) < _CLOSE * own, _CLOSE * own, gap)
+    mixed = (own[:, None] * plain - (own - gap)[:, None] * first[None, :]) / gap[:, None]
+    return (1.0 - share) * plain + share * xp.maximum(mixed, 0.0)
 
 
 def _of_emitter(

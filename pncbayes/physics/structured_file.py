@@ -27,6 +27,7 @@ _LARGEST = 1e12
 _EXCITON = ("exciton_rate_per_s", "exciton_lifetime_ns", "quantum_yield")
 _INSTRUMENT = (
     "scatter_share", "afterpulsing_share", "biexciton_share", "biexciton_lifetime_ns",
+    "after_biexciton_share",
 )  # fmt: skip
 # Keys that are shares of something, within 0 and 1; all others are positive.
 _SHARES = ("quantum_yield", "hot_carrier_yield")
@@ -98,6 +99,7 @@ def _steady(model: ModelFile) -> StructuredModel:
         instrument={
             "scatter_share": LogNormal(of.scatter_median, of.scatter_sigma),
             "afterpulsing_share": LogNormal(of.afterpulsing_median, of.afterpulsing_sigma),
+            "after_biexciton_share": LogNormal(of.after_biexciton_median, of.after_biexciton_sigma),
             "biexciton_share": LogNormal(of.biexciton_share_median, of.biexciton_share_sigma),
             "biexciton_lifetime_ns": LogNormal(
                 of.biexciton_lifetime_median_ns, of.biexciton_lifetime_sigma

@@ -145,8 +145,8 @@ class StructuredModel:
     exciton
         Priors of ``exciton_rate_per_s``, ``exciton_lifetime_ns`` and ``quantum_yield``.
     instrument
-        Priors of ``scatter_share``, ``afterpulsing_share``, ``biexciton_share`` and
-        ``biexciton_lifetime_ns``.
+        Priors of ``scatter_share``, ``afterpulsing_share``, ``biexciton_share``,
+        ``biexciton_lifetime_ns`` and ``after_biexciton_share``.
     slack
         Standard deviation of the log lifetime of a state around what its parts make of it.
     concentration

@@ -56,7 +56,7 @@ def test_the_auger_band_ends_where_the_auger_rate_would_be_negative(
     assert (low, high) == pytest.approx(
         tuple(
             priors.scaling_median
-            * np.exp(np.array([-1, 1]) * math.hypot(priors.scaling_sigma, priors.slack))
+            * np.exp(np.array([-1, 1]) * math.hypot(priors.scaling_sigma, priors.slack_median))
         )
     )
     for lifetime, ratio in zip(outline[1:-1, 0], ratios[1:-1], strict=True):

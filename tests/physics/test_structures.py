@@ -33,6 +33,7 @@ COMMON = {
     "log_lifetime_spread": 1.1, "fast_amplitude": 0.4, "scatter_share": 0.01,
     "afterpulsing_share": 0.02, "biexciton_share": 0.05, "biexciton_lifetime_ns": 0.2,
     "biexciton_power": 0.5, "background_rate_per_s": 150.0, "response_shift": 0.0,
+    "response_width": 0.0, "after_biexciton_share": 0.1,
 }  # fmt: skip
 
 
@@ -108,7 +109,7 @@ def test_emission_is_that_of_plain_formulas(name: str, own: dict, f: float, g: f
     """Second state, without instrument effects; extra rates worked out by hand."""
     model, data = first(name), trace()
     off = {"scatter_share": 0.0, "afterpulsing_share": 0.0, "biexciton_share": 0.0,
-           "background_rate_per_s": 0.0}  # fmt: skip
+           "background_rate_per_s": 0.0, "after_biexciton_share": 0.0}  # fmt: skip
     values = COMMON | own | off
     ratio = np.exp(1.1)
     short = 5.0 / (0.4 + 0.6 * ratio)
@@ -131,7 +132,12 @@ def test_emission_is_that_of_plain_formulas(name: str, own: dict, f: float, g: f
 
 def test_deviation_changes_the_lifetime_and_not_the_brightness() -> None:
     data, model = trace(), first("nbc")
-    values = COMMON | {"k_centre_per_ns": 0.5, "log_lifetime_spread": 0.0, "biexciton_share": 0.0}
+    values = COMMON | {
+        "k_centre_per_ns": 0.5,
+        "log_lifetime_spread": 0.0,
+        "biexciton_share": 0.0,
+        "after_biexciton_share": 0.0,
+    }
     recorder = recorder_of(data)
     moved = gate_rate_per_s(model, recorder, values, np.full((1, 1), 1.5))
     slower = values | {
@@ -145,6 +151,29 @@ def test_deviation_changes_the_lifetime_and_not_the_brightness() -> None:
     np.testing.assert_allclose(shape / shape.sum(), wanted / wanted.sum(), atol=4e-3)
     assert abs(moved[1] - base[1]).max() > 20.0
     assert same > 15
+
+
+@pytest.mark.parametrize("pair_ns", [0.3, 4.999, 5.0])
+def test_light_after_a_biexciton_waits_for_it(pair_ns: float) -> None:
+    """Delays drawn as a sum of two, the biexciton's and the exciton's; alike ones as well."""
+    data, model = trace(), first("steady")
+    recorder = recorder_of(data)
+    values = COMMON | {
+        "log_lifetime_spread": 0.0, "biexciton_share": 0.0, "scatter_share": 0.0,
+        "afterpulsing_share": 0.0, "background_rate_per_s": 0.0, "after_biexciton_share": 1.0,
+        "biexciton_lifetime_ns": pair_ns,
+    }  # fmt: skip
+    light = gate_rate_per_s(model, recorder, values, np.zeros((1, 0)))[0]
+    rng, n = np.random.default_rng(4), 400_000
+    response = as_response(data["response"].to_numpy(), float(data.attrs["delay_tick_ns"]))
+    start = rng.choice(response.weight.size, size=n, p=response.weight / response.weight.sum())
+    at = (start + rng.random(n)) * response.tick_ns + recorder.table.shift_ns
+    at += rng.exponential(pair_ns, n) + rng.exponential(5.0, n)
+    edges = np.append(data["gate_start_ns"].to_numpy(), data["gate_stop_ns"].to_numpy()[-1])
+    counts, _ = np.histogram(edges[0] + (at - edges[0]) % 100.0, edges)
+    expected = n * light / 1e4
+    assert abs(counts - expected).max() < 5.0 * np.sqrt(n * 0.08)
+    assert (abs(counts - expected) < 4.5 * np.sqrt(expected + 1.0) + 2e-3 * expected).all()
 
 
 def test_light_of_two_emitters_adds_up() -> None:
@@ -174,7 +203,7 @@ def test_formulas_are_the_same_in_pytensor(name: str) -> None:
     values = {
         key: 0.5 if not isinstance(prior, LogNormal) else prior.median * np.exp(rng.normal() * 0.3)
         for key, prior in priors.items()
-    } | {"background_rate_per_s": 90.0, "response_shift": 0.4}
+    } | {"background_rate_per_s": 90.0, "response_shift": 0.4, "response_width": -0.3}
     deviation = rng.normal(size=(model.n_emitters, len(model.levels) - 1))
     variables = {key: pt.dscalar(key) for key in values}
     graph = gate_rate_per_s(model, recorder, variables, pt.constant(deviation), pt)
