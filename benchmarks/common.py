@@ -59,8 +59,10 @@ _NOT_COUNTED = {
     "levels.py", "mechanism_group.py", "mechanism_tables.py", "naming.py", "naming_surface.py",
     "numba_likelihood.py", "nuts.py", "op.py", "photon_by_photon.py", "photon_kernels.py",
     "photon_propagators.py", "progress.py", "pymc_model.py", "rate_tables.py", "reference.py",
-    "results.py", "sensitivity.py", "shared_kernels.py", "shared_parameters.py", "structured.py",
-    "structured_evidence.py", "structured_pymc.py", "trace.py",
+    "results.py", "sensitivity.py", "shared_kernels.py", "shared_parameters.py",
+    "state_evidence.py", "straight.py", "structured.py", "structured_assigned.py",
+    "structured_compiled.py", "structured_evidence.py", "structured_pymc.py",
+    "structured_starts.py", "trace.py", "walkers.py",
 }  # fmt: skip
 
 Row = dict[str, Any]

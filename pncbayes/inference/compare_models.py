@@ -37,7 +37,7 @@ Array = NDArray[np.float64]
 
 _N_DRAWS, _N_REPLICATES = 400, 100
 # Disagreement of the two figures beyond their errors that casts doubt, and tail of the weights.
-_DISAGREE_NATS, _HEAVY, _FEW = 2.0, 0.7, 30.0
+_DISAGREE_NATS, _ROUGH_NATS, _HEAVY, _FEW = 2.0, 0.5, 0.7, 30.0
 # Concentration below which decays do not look like any that the parts could make.
 _LOOSE = 200.0
 _FAILED = 0.02
@@ -115,10 +115,6 @@ def compare_models(
             found.append(one)
     probability = _probability(variants, found)
     notes += _doubts(variants, found, probability)
-    notes.append(
-        "the search for the best mode of a structured model is not exhaustive and can miss it: "
-        "compare again with another `random_seed` before you believe a probability"
-    )
     winner = int(np.argmax(probability))
     notes += _misfit(found[winner], rng)
     tree = _tree(variants, found, probability)
@@ -175,6 +171,11 @@ def _doubts(
         apart = abs(one.log_evidence - one.laplace)
         if apart > _DISAGREE_NATS + 2.0 * one.error:
             notes.append(f"two figures of the evidence of {label} differ by {apart:.1f} nats")
+        if one.error > _ROUGH_NATS:
+            notes.append(
+                f"the log evidence of {label} has a standard error of {one.error:.1f}: its "
+                "probability is rough"
+            )
         if not one.pareto_k < _HEAVY or one.effective < _FEW:
             notes.append(
                 f"the evidence of {label} rests on {one.effective:.0f} effective draws (Pareto k "

@@ -35,9 +35,9 @@ class ModelComparison:
     def variants(self) -> pd.DataFrame:
         """One row per hypothesis and number of states: evidence, its errors, probability.
 
-        ``log_evidence`` is by importance sampling, with its standard ``error``;
+        ``log_evidence`` is by a bridge and importance weights, with its standard ``error``;
         ``log_evidence_laplace`` by Laplace's method. Where a hypothesis lies far behind the best
-        there is Laplace's figure alone.
+        there is Laplace's figure alone, and the error is infinite.
         """
         root = self.tree.to_dataset()
         names = (

@@ -1,4 +1,4 @@
-"""Evidence of each mechanism of a state, given what all states share, compiled.
+"""Likelihood of the photons of a state, given what all states share, compiled.
 
 A state is a point in the plane of u, the log of its brightness over that of the reference, and v,
 the log of its lifetime over that of the reference. The likelihood is one surface over that plane,
@@ -15,42 +15,27 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pncbayes.physics.mechanism_kernels import (
-    BACKGROUND,
-    N_LABELS,
-    OTHER,
-    U_HIGH,
-    U_LOW,
-    UNRESOLVED,
-    V_HIGH,
-    V_LOW,
-    charging_share,
-    log_allowed,
-    log_prior_given_brightness,
-)
+from pncbayes.physics.mechanism_kernels import U_HIGH, U_LOW, V_HIGH, V_LOW
 from pncbayes.physics.tied_kernels import quenched_shares
 
 __all__ = [
-    "COARSE", "MOST_NODES", "N_COARSE", "Decays", "log_probability_of_photons", "nodes_of_state",
-    "state_evidence", "unresolved_nodes",
+    "COARSE", "MOST_NODES", "N_BRIGHT", "N_COARSE", "Decays", "brightness_nodes",
+    "log_likelihood", "log_probability_of_photons", "nodes_of_state", "other_light", "shares_at",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
 
 # nodes over all lifetimes, before it is known where the likelihood is
 COARSE = 0.15
-N_COARSE = int((V_HIGH - V_LOW) / COARSE) + 1
+# beyond the longest lifetime, so that a state near it has nodes on either side
+N_COARSE = int((V_HIGH - V_LOW) / COARSE) + 3
 _N_LOCAL = 17
 _LOCAL_STEP = 0.6
-# coarse nodes from one lifetime of an unresolved trion to the next, and steps to the best lifetime
-# of the neutral part
-_TRION_STEP, _MOST_NEWTON = 3, 3
-_N_BRIGHT = 9
-MOST_NODES = _N_BRIGHT * max(N_COARSE, _N_LOCAL)
+N_BRIGHT = 9
+MOST_NODES = N_BRIGHT * max(N_COARSE, _N_LOCAL)
 # of a normal density: nodes and weights of Gauss and Hermite
 _HERMITE = np.array([-math.sqrt(3.0), 0.0, math.sqrt(3.0)])
 _HERMITE_LOG_WEIGHT = np.log(np.array([1.0 / 6.0, 2.0 / 3.0, 1.0 / 6.0]))
-_NEVER = -1e300
 
 
 class Decays(NamedTuple):
@@ -136,10 +121,15 @@ def log_probability_of_photons(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _value(
+def log_likelihood(
     photons: Array, n_photons: float, seconds: float, other: Array, signal: float, shares: Array,
     concentration: float, rate: Array,
 ) -> float:  # fmt: skip
+    """Log probability of photons from a signal of some shape and from other light.
+
+    `other` are counts per s and gate, `signal` counts per s with the `shares` of the gates; the
+    sum goes to `rate`.
+    """
     for g in range(rate.size):
         rate[g] = signal * shares[g] + other[g]
     return log_probability_of_photons(photons, n_photons, seconds, rate, concentration)
@@ -165,7 +155,7 @@ def _log_brightness(signal: float, share: float, power: float) -> float:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _brightness_nodes(
+def brightness_nodes(
     n_photons: float, seconds: float, decays: Decays, u: Array, log_weights: Array
 ) -> int:
     """Nodes over u and the logs of their weights; none where the state is out of range.
@@ -183,9 +173,9 @@ def _brightness_nodes(
     low, high = max(excess - 4.5 * sd, lowest), min(excess + 4.5 * sd, highest)
     if not low < high:
         return 0
-    n = 3 if narrow else _N_BRIGHT
+    n = 3 if narrow else N_BRIGHT
     start = math.log(low)
-    step = (math.log(high) - start) / (_N_BRIGHT - 1)
+    step = (math.log(high) - start) / (N_BRIGHT - 1)
     for i in range(n):
         if narrow:
             # as good as normal, and narrower than any prior: weight over the normal density
@@ -204,7 +194,7 @@ def _brightness_nodes(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _other_light(u: float, decays: Decays, out: Array) -> None:
+def other_light(u: float, decays: Decays, out: Array) -> None:
     """Counts per s and gate of a state that are not of single excitons."""
     pairs = decays.bright * decays.pair_share * math.exp(decays.pair_power * u)
     for g in range(out.size):
@@ -212,7 +202,7 @@ def _other_light(u: float, decays: Decays, out: Array) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _shares_at(v: float, decays: Decays, out: Array) -> None:
+def shares_at(v: float, decays: Decays, out: Array) -> None:
     """Shares of the gates in the reference decay, made faster or slower."""
     quenched_shares(
         decays.amplitudes, decays.rates, math.exp(v), decays.table, decays.log_start,
@@ -226,8 +216,10 @@ def _value_at(
     decays: Decays, shares: Array, rate: Array,
 ) -> float:  # fmt: skip
     """Log likelihood at a lifetime that is none of the coarse nodes."""
-    _shares_at(v, decays, shares)
-    return _value(photons, n_photons, seconds, other, signal, shares, decays.concentration, rate)
+    shares_at(v, decays, shares)
+    return log_likelihood(
+        photons, n_photons, seconds, other, signal, shares, decays.concentration, rate
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -251,20 +243,20 @@ def nodes_of_state(photons: Array, seconds: float, decays: Decays, nodes: Array)
         Number of nodes.
     """
     n_photons = photons.sum()
-    u, log_weights = np.empty(_N_BRIGHT), np.empty(_N_BRIGHT)
-    n_bright = _brightness_nodes(n_photons, seconds, decays, u, log_weights)
+    u, log_weights = np.empty(N_BRIGHT), np.empty(N_BRIGHT)
+    n_bright = brightness_nodes(n_photons, seconds, decays, u, log_weights)
     rate, shares = np.empty(photons.size), np.empty(photons.size)
     other, values, near = np.empty(photons.size), np.empty(N_COARSE), np.empty(3)
     n, found = 0, False
     centre, sd, reach = 0.0, 1.0, COARSE
     for i in range(n_bright):
         signal = decays.bright * math.exp(u[i])
-        _other_light(u[i], decays, other)
+        other_light(u[i], decays, other)
         # nodes that are close in brightness share those of the lifetime, or begin from them
         if not found:
             top = 0
             for j in range(N_COARSE):
-                values[j] = _value(
+                values[j] = log_likelihood(
                     photons, n_photons, seconds, other, signal, decays.coarse[j],
                     decays.concentration, rate,
                 )  # fmt: skip
@@ -276,7 +268,7 @@ def nodes_of_state(photons: Array, seconds: float, decays: Decays, nodes: Array)
                 sd = COARSE / math.sqrt(max(bend, 1e-6))
             if sd > 0.25 or not 0 < top < N_COARSE - 1:
                 for j in range(N_COARSE):
-                    if values[j] > values[top] - 30.0:
+                    if values[j] > values[top] - 30.0 and V_LOW + j * COARSE <= V_HIGH:
                         nodes[n, 0], nodes[n, 1] = u[i], V_LOW + j * COARSE
                         nodes[n, 2] = values[j] + log_weights[i] + math.log(COARSE)
                         n += 1
@@ -316,135 +308,3 @@ def nodes_of_state(photons: Array, seconds: float, decays: Decays, nodes: Array)
                 nodes[n, 2] = value + log_weights[i] + math.log(_LOCAL_STEP * sd)
                 n += 1
     return n
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _add(total: float, term: float) -> float:
-    """Log of a sum."""
-    high, low = max(total, term), min(total, term)
-    return high if low < high - 700.0 else high + math.log1p(math.exp(low - high))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _mixed_value(
-    share: float, trion: float, neutral: Array, charged: Array, photons: Array, n_photons: float,
-    seconds: float, other: Array, decays: Decays, shares: Array, rate: Array,
-) -> float:  # fmt: skip
-    """Log likelihood of a state that is a trion part of the time."""
-    for g in range(shares.size):
-        shares[g] = (1.0 - share) * neutral[g] + trion * charged[g]
-    return _value(
-        photons, n_photons, seconds, other, decays.bright, shares, decays.concentration, rate
-    )
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def unresolved_nodes(
-    photons: Array, seconds: float, decays: Decays, prior: Array, nodes: Array
-) -> int:
-    """Nodes over u and v, here that of the trion, where a state is charged part of the time.
-
-    The lifetime of its neutral part has the slack of all other mechanisms, integrated out by
-    Laplace's approximation around the best one, which hardly depends on the brightness.
-    """
-    n_photons, slack, scaling = photons.sum(), prior[0], prior[1]
-    u, log_weights = np.empty(_N_BRIGHT), np.empty(_N_BRIGHT)
-    n_bright = _brightness_nodes(n_photons, seconds, decays, u, log_weights)
-    rate, shares = np.empty(photons.size), np.empty(photons.size)
-    other, neutral, near = np.empty(photons.size), np.empty(photons.size), np.empty(3)
-    allowed = np.zeros(_N_BRIGHT)
-    n, centre, sd, best = 0, 0.0, slack, _NEVER
-    for j in range(0, N_COARSE, _TRION_STEP):
-        v = V_LOW + j * COARSE
-        first = -1
-        for i in range(n_bright):
-            if charging_share(u[i], v, scaling) > 0.0:
-                allowed[i] += 1.0
-                if first < 0 or abs(i - n_bright // 2) < abs(first - n_bright // 2):
-                    first = i
-        if first < 0:
-            continue
-        share = charging_share(u[first], v, scaling)
-        trion = share * scaling * math.exp(v)
-        _other_light(u[first], decays, other)
-        for _ in range(_MOST_NEWTON):
-            for side in range(3):
-                v_neutral = centre + (side - 1) * sd
-                _shares_at(v_neutral, decays, neutral)
-                near[side] = -0.5 * (v_neutral / slack) ** 2 + _mixed_value(
-                    share, trion, neutral, decays.coarse[j], photons, n_photons, seconds, other,
-                    decays, shares, rate,
-                )  # fmt: skip
-            best = max(best, near[1])
-            # the prior alone bends that much
-            bend = max(2.0 * near[1] - near[0] - near[2], 0.9 * (sd / slack) ** 2)
-            moved = 0.5 * sd * (near[2] - near[0]) / bend
-            before = sd
-            sd = before / math.sqrt(bend)
-            centre += min(max(moved, -2.0 * before), 2.0 * before)
-            good = abs(moved) < 0.3 * sd and 0.6 < sd / before < 1.7
-            if good or max(near[0], near[1], near[2]) < best - 60.0:
-                break
-        if max(near[0], near[1], near[2]) < best - 60.0:
-            continue
-        _shares_at(centre, decays, neutral)
-        prior_of_centre = math.log(sd / slack) - 0.5 * (centre / slack) ** 2
-        for i in range(n_bright):
-            share = charging_share(u[i], v, scaling)
-            if share <= 0.0:
-                continue
-            _other_light(u[i], decays, other)
-            nodes[n, 0], nodes[n, 1] = u[i], v
-            nodes[n, 2] = log_weights[i] + prior_of_centre + _mixed_value(
-                share, share * scaling * math.exp(v), neutral, decays.coarse[j], photons,
-                n_photons, seconds, other, decays, shares, rate,
-            )  # fmt: skip
-            n += 1
-    for k in range(n):
-        for i in range(n_bright):
-            if nodes[k, 0] == u[i]:
-                nodes[k, 2] -= math.log(allowed[i])
-    return n
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def state_evidence(
-    photons: Array, seconds: float, decays: Decays, prior: Array, nodes: Array,
-    n_nodes: NDArray[np.int64], out: Array,
-) -> None:  # fmt: skip
-    """Log evidence of each mechanism of a state.
-
-    Parameters
-    ----------
-    photons, seconds, decays
-        As in `nodes_of_state`.
-    prior
-        Of the mechanisms.
-    nodes, n_nodes
-        Filled with the nodes of the plane and those of unresolved charging, shape
-        ``(2, MOST_NODES, 3)``, and their numbers.
-    out
-        Filled with the log evidence, shape ``(N_LABELS,)``.
-    """
-    out[:] = _NEVER
-    n = nodes_of_state(photons, seconds, decays, nodes[0])
-    span = math.log(U_HIGH - U_LOW)
-    allowed = np.zeros(N_LABELS)
-    for k in range(n):
-        u, v = nodes[0, k, 0], nodes[0, k, 1]
-        for label in range(N_LABELS):
-            if label not in (UNRESOLVED, BACKGROUND):
-                if k == 0 or u != nodes[0, k - 1, 0]:
-                    allowed[label] = log_allowed(label, u, prior) - span
-                density = log_prior_given_brightness(label, u, v, prior)
-                out[label] = _add(out[label], nodes[0, k, 2] + density + allowed[label])
-    n_nodes[0] = n
-    n = unresolved_nodes(photons, seconds, decays, prior, nodes[1])
-    for k in range(n):
-        weight = log_allowed(UNRESOLVED, nodes[1, k, 0], prior)
-        out[UNRESOLVED] = _add(out[UNRESOLVED], nodes[1, k, 2] + weight - span)
-    n_nodes[1] = n
-    out[BACKGROUND] = log_probability_of_photons(
-        photons, photons.sum(), seconds, decays.flat, decays.concentration
-    )
-    out[OTHER] = max(out[OTHER], _NEVER)

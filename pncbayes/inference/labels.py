@@ -41,10 +41,13 @@ __all__ = ["Labels", "compile_labels", "label_states"]
 Array = NDArray[np.float64]
 
 N_LABELS = len(MECHANISMS)
-# Completed paths, and points of what is shared, that are paired.
-_PATHS, _POINTS = 40, 16
+# Completed paths, and points of what is shared that each of them is paired with.
+_PATHS, _POINTS = 100, 8
 # Nats below the best at which a reference no longer counts; states dimmer than this are none.
 _FAR, _DIMMEST_REFERENCE = 18.0, 1.0 / 3.0
+# Nats below a mode at which a climb of what lies there would not lead to another, and nats that a
+# climb gains where it does; below the first at which the second no longer counts.
+_HOPELESS, _OWN_MODE, _SLIGHT = 300.0, 3.0, 9.0
 
 
 @dataclass(frozen=True)
@@ -129,26 +132,46 @@ def label_states(
     if exciton is not None and exciton.rate_per_s is not None:
         candidates.append(-1)
     n_states = len(rate)
-    shared = [
-        SharedParameters(table, trace, posterior.model, s, n_states, exciton) for s in candidates
-    ]
-    tops = [one.climb(mean_photons, mean_seconds) for one in shared]
-    highest = max(value for _, value in tops)
-    compared = sum(value > highest - _FAR for _, value in tops) > 1
+    found: list[tuple[SharedParameters, Array, float]] = []
+    for state in candidates:
+        one = SharedParameters(table, trace, posterior.model, state, n_states, exciton)
+        top, value = one.climb(mean_photons, mean_seconds)
+        found.append((one, top, value))
+    highest = max(value for _, _, value in found)
+    found = [one for one in found if one[2] > highest - _FAR]
+    found = [half for one in found for half in _halves(*one, mean_photons, mean_seconds)]
+    compared = len(found) > 1
     parts, logs = [], []
-    for one, (top, value) in zip(shared, tops, strict=True):
-        if value < highest - _FAR:
-            continue
+    for one, top, _ in found:
         points, values = one.draw(top, mean_photons, mean_seconds, rng, to_compare=compared)
         log_z = 0.0
         if compared:
             log_z = one.log_evidence(points, values, mean_photons, mean_seconds, rng)
-        keep = points[rng.choice(len(points), size=_POINTS, replace=False)]
-        part = _Pairs(one, keep, photons, seconds, (mean_photons, mean_seconds), free)
+        chosen_points = rng.choice(len(points), size=(len(photons), _POINTS), replace=False)
+        part = _Pairs(one, points[chosen_points], values[chosen_points], photons, seconds, free)
         parts.append(part)
         logs.append(log_z + logsumexp(part.log_weights) - np.log(part.log_weights.size))
     by_reference = np.exp(np.array(logs) - logsumexp(logs))
     return _collect(parts, by_reference, photons, seconds, chosen, n_draws, rng)
+
+
+def _halves(
+    shared: SharedParameters, top: Array, value: float, photons: Array, seconds: Array
+) -> list[tuple[SharedParameters, Array, float]]:
+    """Take a hypothesis apart where charging and all else have each a mode of its own.
+
+    A fast part of a decay is from a trion that is there part of the time, or from biexcitons:
+    what is shared by all states differs, and draws around one mode do not see the other.
+    """
+    halves = [shared.half(charging) for charging in (False, True)]
+    at_top = [half.value(top, photons, seconds)[0] for half in halves]
+    ahead, behind = int(np.argmax(at_top)), int(np.argmin(at_top))
+    if at_top[behind] < value - _HOPELESS:
+        return [(shared, top, value)]
+    other, best = halves[behind].climb(photons, seconds, top)
+    if best < value - _SLIGHT or best < at_top[behind] + _OWN_MODE:
+        return [(shared, top, value)]
+    return [(halves[ahead], top, at_top[ahead]), (halves[behind], other, best)]
 
 
 def compile_labels(
@@ -186,30 +209,31 @@ def _log_free(posterior: CollapsedPosterior, photons: Array, seconds: Array) -> 
 
 
 class _Pairs:
-    """All pairs of a completed path and a point of what is shared, for one reference."""
+    """Completed paths, each with points of what is shared, for one reference.
+
+    The points are draws given the mean photons, with the log density `values`: their weight is
+    what the photons of the path make of it.
+    """
 
     def __init__(
         self,
         shared: SharedParameters,
         points: Array,
+        values: Array,
         photons: Array,
         seconds: Array,
-        mean: tuple[Array, Array],
         free: Array,
     ) -> None:
         self.shared, self.points = shared, points
-        n_states = seconds.shape[1]
-        self.log_weights = np.empty((len(photons), len(points)))
-        self.probability = np.empty((len(photons), len(points), n_states, N_LABELS))
-        self.takes_part = np.empty((len(photons), len(points), N_LABELS))
-        before = np.array([shared.value(point, *mean)[0] for point in points])
-        for i, (own, time_s) in enumerate(zip(photons, seconds, strict=True)):
-            for j, point in enumerate(points):
-                value, evidence = shared.value(point, own, time_s)
-                self.probability[i, j], self.takes_part[i, j] = label_probabilities(
-                    evidence, shared.reference, shared.counts
-                )
-                self.log_weights[i, j] = value - before[j] - free[i]
+        self.log_weights = np.empty(values.shape)
+        self.probability = np.empty((*values.shape, seconds.shape[1], N_LABELS))
+        self.takes_part = np.empty((*values.shape, N_LABELS))
+        for i, j in np.ndindex(values.shape):
+            value, evidence = shared.value(points[i, j], photons[i], seconds[i])
+            self.probability[i, j], self.takes_part[i, j] = label_probabilities(
+                evidence, shared.reference, shared.counts
+            )
+            self.log_weights[i, j] = value - values[i, j] - free[i]
 
     @functools.cached_property
     def weights(self) -> Array:
@@ -242,8 +266,8 @@ def _collect(
     for n, k in enumerate(rng.choice(len(parts), size=n_draws, p=by_reference)):
         part = parts[k]
         pair = int(rng.choice(part.weights.size, p=part.weights.ravel()))
-        i, j = divmod(pair, len(part.points))
-        shared, points[n], path[n] = part.shared, part.points[j], chosen[i]
+        i, j = divmod(pair, part.points.shape[1])
+        shared, points[n], path[n] = part.shared, part.points[i, j], chosen[i]
         label[n], places[n], broad[n] = _draw_places(shared, points[n], photons[i], seconds[i], rng)
     return Labels(
         probability, reference[:-1], float(reference[-1]), takes_part, label,

@@ -17,6 +17,8 @@ _SURE, _KNOWN_LOG_R = 0.8, 0.25
 _NEEDS_LIFETIME = ("auger", "hot_carrier", "nbc")
 # A lifetime below this share of the width of the response is hidden by it.
 _HIDDEN = 0.25
+# Probability of unresolved charging above which no state is named a hot-carrier one.
+_EXCLUDED = 0.05
 _TAKES_PART = 0.05
 UNDETERMINED = "undetermined"
 _CLOSE = 0.1
@@ -104,12 +106,20 @@ class MechanismTables:
         # what lies within it cannot be told from scatter or biexcitons
         guessed = bool(self.group.attrs.get("response_is_estimated", 0))
         blurred = guessed and hidden < _HIDDEN and name in _NEEDS_LIFETIME
-        if most > _SURE and not vague and not blurred:
+        # charging that no bin shows looks like a hot-carrier trap: that has to be excluded
+        charged = float(shares[list(names).index("unresolved_charging")])
+        mimicked = name == "hot_carrier" and charged > _EXCLUDED
+        if most > _SURE and not (vague or blurred or mimicked):
             return name, ""
         reasons = []
         if most <= _SURE:
             likely = [f"{names[k]} {shares[k]:.2f}" for k in order if shares[k] >= _CLOSE]
             reasons.append("the data allow " + ", ".join(likely or [f"{name} {most:.2f}"]))
+        elif mimicked:
+            reasons.append(
+                "charging faster than a bin looks the same, and is not excluded (probability "
+                f"{charged:.2f})"
+            )
         if vague:
             known = f"to a factor of {np.exp(sd):.2g}" if np.isfinite(sd) else "not at all"
             reasons.append(f"its radiative rate is known {known}")

@@ -53,7 +53,8 @@ __all__ = ["KNOWN_LOG_R", "NEEDS_LIFETIME", "SURE", "DimState", "Namer", "can_be
 Array = NDArray[np.float64]
 
 # A name is given above this probability, and where ln R is known to this, as in a fit.
-SURE, KNOWN_LOG_R = 0.8, 0.25
+# A hot-carrier state is named where unresolved charging has no more than this probability.
+SURE, KNOWN_LOG_R, EXCLUDED = 0.8, 0.25, 0.05
 NEEDS_LIFETIME = (AUGER, HOT_CARRIER, NBC)
 TIED = (AUGER, HOT_CARRIER, NBC, OTHER)
 # Nodes per side while the place of the likelihood is looked for, nats below the best that still
@@ -210,13 +211,17 @@ class Namer:
         -------
         ndarray, shape ``(n_recordings,)``
             Log odds of the mechanism over those of the least probability that names, or, where the
-            radiative rate is needed and this is less, ln of its largest sd over its sd.
+            radiative rate is needed and this is less, ln of its largest sd over its sd; of a
+            hot-carrier state the odds against unresolved charging have to be large enough, too.
         """
         probability, log_r_sd = self.recordings(seconds)
         own = np.clip(probability[:, self.state.label], 1e-12, 1.0 - 1e-12)
         out = np.log(own / (1.0 - own)) - np.log(SURE / (1.0 - SURE))
         if self.state.label in NEEDS_LIFETIME:
             out = np.minimum(out, np.log(KNOWN_LOG_R / np.maximum(log_r_sd, 1e-12)))
+        if self.state.label == HOT_CARRIER:
+            charged = np.clip(probability[:, UNRESOLVED], 1e-12, 1.0 - 1e-12)
+            out = np.minimum(out, np.log(EXCLUDED / (1.0 - EXCLUDED) * (1.0 - charged) / charged))
         return np.asarray(out)
 
     def recordings(self, seconds: float) -> tuple[Array, Array]:

@@ -20,8 +20,8 @@ from pncbayes.inference.label_kernels import (
     N_COARSE,
     Decays,
     log_probability_of_photons,
-    state_evidence,
 )
+from pncbayes.inference.state_evidence import state_evidence
 from pncbayes.physics.mechanism_kernels import N_LABELS, V_LOW
 from pncbayes.physics.tied_kernels import (
     add_afterpulses,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from pncbayes.inference.shared_kernels import (
     workspace,
 )
 from pncbayes.physics.exciton import Exciton
+from pncbayes.physics.mechanism_kernels import UNRESOLVED
 from pncbayes.physics.modelfile import ModelFile
 from pncbayes.physics.tied_decay import WIDTH_STEP, DecayTable
 
@@ -114,6 +117,18 @@ class SharedParameters:
         self.priors = priors
         self._work = workspace(n_states)
 
+    def half(self, charging: bool) -> SharedParameters:
+        """Return the same without unresolved charging of any state, or with it in one at least.
+
+        The two add up to the whole.
+        """
+        part = copy.copy(self)
+        without = self.counts.none[:, UNRESOLVED]
+        prior = np.where(without != charging, self.counts.prior, 0.0)
+        part.counts = self.counts._replace(prior=prior)
+        part.beliefs = self.beliefs._replace(counts=part.counts)
+        return part
+
     def value(self, point: Array, photons: Array, seconds: Array) -> tuple[float, Array]:
         """Log density, and log evidence of each mechanism of each state."""
         value = log_density(
@@ -153,9 +168,11 @@ class SharedParameters:
             *self.beliefs.mean[PAIR_SHARE:],
         ])  # fmt: skip
 
-    def climb(self, photons: Array, seconds: Array) -> tuple[Array, float]:
-        """Best point and its value."""
-        top = self.start(photons, seconds)
+    def climb(
+        self, photons: Array, seconds: Array, top: Array | None = None
+    ) -> tuple[Array, float]:
+        """Best point and its value; from a point that is good, if there is one."""
+        top = self.start(photons, seconds) if top is None else top
         value = self.value(top, photons, seconds)[0]
         # about the width of a posterior, so that differences are far above the roughness that
         # nodes leave; where the search gets stuck it starts anew

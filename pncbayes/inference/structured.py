@@ -36,7 +36,7 @@ from pncbayes.physics.structured_emission import Recorder, gate_rate_per_s
 from pncbayes.physics.structures import Normal, Prior, StructuredModel, Uniform
 from pncbayes.physics.tied_decay import WIDTH_STEP
 
-__all__ = ["Bound", "StructuredPosterior", "instrument_priors"]
+__all__ = ["OWN", "Bound", "StructuredPosterior", "instrument_priors"]
 
 Array = NDArray[np.float64]
 
@@ -46,6 +46,10 @@ _SHIFT_SD, _WIDTH_SD = 0.67, 0.1 / WIDTH_STEP
 _MOST_Z = 7.5
 _STEP = 1e-5
 _LEAST_RATE_PER_S = 1e-9
+
+
+# Parameters whose priors come from the recording.
+OWN = ("background_rate_per_s", "response_shift", "response_width")
 
 
 def instrument_priors(trace: xr.Dataset) -> dict[str, Prior]:

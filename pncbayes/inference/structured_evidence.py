@@ -1,44 +1,48 @@
-"""Evidence and draws of a structured hypothesis: modes, Laplace's figure, importance sampling."""
+"""Evidence and draws of a structured hypothesis: modes, walkers around each, importance weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.special import logsumexp
 
-from pncbayes.inference.structured import (
-    Bound,
-    StructuredPosterior,
-    coordinate_of,
-)
-from pncbayes.inference.weights import Weighed, weigh
+from pncbayes.hmm.likelihood import BinnedLikelihood
+from pncbayes.inference.structured import Bound, StructuredPosterior
+from pncbayes.inference.structured_assigned import Assigned
+from pncbayes.inference.structured_compiled import CompiledPosterior
+from pncbayes.inference.structured_starts import levels_seen, smaller, starts
+from pncbayes.inference.walkers import Walked, walk
+from pncbayes.inference.weights import weigh
 
-__all__ = ["StructuredEvidence", "find_structured_modes", "structured_evidence"]
+__all__ = ["StructuredEvidence", "find_structured_modes", "mode_near", "structured_evidence"]
 
 Array = NDArray[np.float64]
 
-# Points looked at before any climb, climbs on a part of the data, and on all of it.
-_LOOKS, _SHORT_CLIMBS, _CLIMBS = 150, 8, 3
-# Bins of the part, in stretches.
-_PART_BINS, _STRETCHES = 2000, 10
-_SHORT_STEPS, _STEPS = 20, 60
+# Of each kind of starts: points looked at, and climbs from the best of them on coarse data; then
+# those that go on, on coarse data and on all.
+_LOOKS, _SHORT_CLIMBS, _BETTER, _CLIMBS = 200, 4, 4, 2
+_SHORT_STEPS, _STEPS = 12, 15
+# Difference of log levels that makes another start.
+_SAME_LEVELS = 0.03
+# Nats behind the best climb on coarse data at which one does not go on.
+_LOST = 60.0
 _LONGEST_STEP, _EDGE, _CONVERGED = 1.5, 7.0, 0.003
-# Nats below the best mode at which another no longer counts, and distance that makes another.
-_MODE_GAP, _APART = 8.0, 1.0
-_FREEDOM = 7.0
-# Draws of the first round and of each later one, whose density is that of the draws before it,
-# until the draws are worth enough.
-_FIRST, _MORE, _MOST_ROUNDS, _ENOUGH = 200, 200, 6, 150.0
-_HESSIAN_STEP = 0.02
-# Priors that belong to a recording.
-_OF_RECORDING = ("background_rate_per_s", "response_shift", "response_width")
-_NEVER, _FAR = -1e30, 1e3
-# Nats behind the best hypothesis beyond which the first draws are enough.
+# Other shapes of decays drawn for each assignment of photons; how many of them are climbed from,
+# and how far: where a start is made, on coarse data, at the end, and for walkers to begin at.
+_SHAPES = 1000
+_AT_START, _COARSE, _AT_END, _AT_WALK = (1, 40), (2, 60), (4, 150), (6, 60)
+# Nats below the best mode at which another no longer counts, distance that makes another, and
+# share of the photons that another assignment gives to other states.
+_MODE_GAP, _APART, _REASSIGNED = 8.0, 1.0, 0.02
+# Moves of each walker, for few coordinates and for many; points at which the full bound is known.
+_SWEEPS, _MANY, _MORE_SWEEPS, _WEIGHED = 1000, 16, 1600, 200
+# Nats by which a draw may lie above the mode, or the search is taken up again from there.
+_ABOVE, _RETAKES = 2.0, 3
+# Nats behind the best hypothesis beyond which Laplace's figure will do.
 _HOPELESS = 30.0
+_NEVER, _FAR = -1e30, 1e3
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +54,13 @@ class StructuredEvidence:
     posterior
         The density.
     log_evidence, error
-        By importance sampling, and its standard error, in nats.
+        By walkers, a bridge and importance weights, and its standard error, in nats; Laplace's
+        figure, and infinity, where the hypothesis lies far behind.
     laplace
         Log evidence by Laplace's method.
     draws
-        Coordinates of equally weighted draws, shape ``(n, size)``.
+        Coordinates of equally weighted draws, shape ``(n, size)``. Emitters that are alike are in
+        the order bright to dim.
     effective
         What the weighted draws were worth.
     pareto_k
@@ -85,6 +91,10 @@ def structured_evidence(
 ) -> StructuredEvidence:
     """Work out the evidence of a hypothesis.
 
+    Around each mode the density in which it is settled which photons are from which state is
+    sampled by walkers and integrated by a bridge; draws of it, weighed by the full bound over it,
+    give evidence and draws of the posterior.
+
     Parameters
     ----------
     posterior
@@ -96,75 +106,120 @@ def structured_evidence(
     n_draws
         Draws to return.
     """
+    given, posterior = posterior, CompiledPosterior(posterior)
     modes = find_structured_modes(posterior, rng)
-    top_z, top = modes[0]
-    parts, logs = [], []
-    for z, mode in modes:
-        covariance, log_determinant = _curvature(posterior, z, mode)
-        size = posterior.size
-        logs.append(mode.value + 0.5 * size * np.log(2.0 * np.pi) + 0.5 * log_determinant)
-        parts.append((z, covariance))
-    laplace = float(logsumexp(logs))
-    pool = _Pool(posterior, top.photons, rng)
-    pool.draw(_FIRST, parts, np.exp(np.array(logs) - laplace))
-    found = pool.weigh()
-    for _ in range(0 if laplace < best - _HOPELESS else _MOST_ROUNDS):
-        pool.draw(_MORE, *_moments(pool.points, found.weights, parts))
-        found = pool.weigh()
-        if found.effective > _ENOUGH:
-            break
     alike = float(np.log(posterior.model.n_alike))
-    chosen = rng.choice(len(pool.points), size=n_draws, p=found.weights)
+    for retake in range(1 + _RETAKES):
+        around = [_Around(posterior, group, rng) for group in _grouped(modes)]
+        laplace = float(logsumexp([one.laplace for one in around]))
+        top_z, top = modes[0]
+        if laplace < best - _HOPELESS:
+            draws = around[0].normal_draws(n_draws, rng)
+            return StructuredEvidence(
+                given, laplace + alike, np.inf, laplace + alike, draws, 0.0, np.inf, top, top_z
+            )
+        points, values, mixture, walked = _weighed_draws(posterior, around, top.photons, rng)
+        highest = int(np.argmax(values))
+        if values[highest] < top.value + _ABOVE or retake == _RETAKES:
+            break
+        # the search had not arrived: walkers have found better
+        modes = _that_count([*modes, mode_near(posterior, points[highest], rng)])
+    found = weigh(np.maximum(values, values.max() - _FAR) - mixture)
+    chosen = rng.choice(len(points), size=n_draws, p=found.weights)
     return StructuredEvidence(
-        posterior, found.log_mean + alike, found.error, laplace + alike, pool.points[chosen],
-        found.effective, found.pareto_k, top, top_z,
+        given, found.log_mean + alike, float(np.hypot(found.error, walked.error)),
+        laplace + alike, points[chosen], walked.effective * found.effective / len(points),
+        found.pareto_k, top, top_z,
     )  # fmt: skip
 
 
-class _Pool:
-    """Draws of several densities, weighed as draws of the mixture of all of them.
+def _weighed_draws(
+    posterior: CompiledPosterior, around: list[_Around], photons: Array, rng: np.random.Generator
+) -> tuple[Array, Array, Array, Walked]:
+    """Draws, the full bound at each, and the log density that they are draws of."""
+    for one in around:
+        one.walk(rng)
+    integrals = np.array([one.log_integral for one in around])
+    shares = np.exp(integrals - logsumexp(integrals))
+    numbers = rng.multinomial(_WEIGHED, shares)
+    points = np.vstack([one.draws(n, rng) for one, n in zip(around, numbers, strict=True)])
+    values = np.array([_value(posterior, z, photons) for z in points])
+    # as draws of the mixture of all: where two overlap nothing counts twice
+    logs = [one.assigned.value(points) - one.log_integral for one in around]
+    mixture = logsumexp(np.array(logs) + np.log(shares + 1e-300)[:, None], axis=0)
+    return points, values, mixture, around[int(np.argmax(shares))].walked
 
-    References
-    ----------
-    Cornuet, J.-M. et al. Adaptive multiple importance sampling. Scand. J. Stat. 39, 798 (2012),
-    doi:10.1111/j.1467-9469.2011.00756.x.
-    """
+
+class _Around:
+    """The posterior around modes that give the same photons to the same states."""
 
     def __init__(
-        self, posterior: StructuredPosterior, photons: Array, rng: np.random.Generator
+        self,
+        posterior: CompiledPosterior,
+        modes: list[tuple[Array, Bound]],
+        rng: np.random.Generator,
     ) -> None:
-        self.posterior, self.photons, self.rng = posterior, photons, rng
-        self.points = np.empty((0, posterior.size))
-        self.values = np.empty(0)
-        self.densities: list[Any] = []
-        self.shares: list[float] = []
+        self.z, self.mode = modes[0]
+        self.assigned = Assigned(posterior, self.z, self.mode)
+        self.assigned.weaken()
+        points = [z for z, _ in modes]
+        self._starts = self.assigned.to_straight(np.array([*points, *self._other_shapes(rng)]))
+        self._covariance, log_determinant = self.assigned.curvature()
+        size = len(self._covariance)
+        light = float(self.assigned.light(self.z[None])[0])
+        self.laplace = light + 0.5 * size * np.log(2.0 * np.pi) + 0.5 * log_determinant
+        self.laplace += self.assigned.log_integral_of_rates
 
-    def draw(self, n: int, parts: list[tuple[Array, Array]], shares: Array) -> None:
-        """Add draws of a mixture of densities of given centres and covariances."""
-        own = [
-            stats.multivariate_t(centre, spread, df=_FREEDOM, allow_singular=True)
-            for centre, spread in parts
-        ]
-        numbers = self.rng.multinomial(n, shares)
-        for density, number in zip(own, numbers, strict=True):
-            if number == 0:
-                continue
-            points = density.rvs(number, random_state=self.rng).reshape(number, -1)
-            values = [_value(self.posterior, z, self.photons) for z in points]
-            self.points = np.vstack([self.points, points])
-            self.values = np.append(self.values, values)
-        self.densities += own
-        self.shares += list(n * shares)
+    def _other_shapes(self, rng: np.random.Generator) -> list[Array]:
+        """Points near the modes of other explanations of the same decays, if they count."""
+        n_kept, n_steps = _AT_WALK
+        least = float(self.assigned.light(self.z[None])[0]) - _MODE_GAP
+        kept: list[Array] = []
+        for start in self.assigned.other_shapes(self.z, _SHAPES, n_kept, rng):
+            point, value = self.assigned.climb(start, n_steps)
+            if value > least and all(np.abs(point - z).max() > _APART for z in (self.z, *kept)):
+                kept.append(np.clip(point, -_EDGE, _EDGE))
+        return kept
 
-    def weigh(self) -> Weighed:
-        """Weights of all draws."""
-        shares = np.array(self.shares) / sum(self.shares)
-        logs = [
-            np.log(max(share, 1e-300)) + density.logpdf(self.points)
-            for share, density in zip(shares, self.densities, strict=True)
-        ]
-        high = self.values.max()
-        return weigh(np.maximum(self.values, high - _FAR) - logsumexp(logs, axis=0))
+    def walk(self, rng: np.random.Generator) -> None:
+        """Sample brightness and decays, and integrate over everything."""
+
+        def log_density(own: Array) -> Array:
+            return self.assigned.light(self.assigned.from_straight(own))
+
+        n_sweeps = _SWEEPS if len(self._covariance) <= _MANY else _MORE_SWEEPS
+        self.walked: Walked = walk(log_density, self._starts, self._covariance, n_sweeps, rng)
+        self.log_integral = self.walked.log_integral + self.assigned.log_integral_of_rates
+
+    def draws(self, n: int, rng: np.random.Generator) -> Array:
+        """Draws of all coordinates."""
+        chosen = rng.choice(len(self.walked.points), size=n, replace=False)
+        return self._with_rates(self.walked.points[chosen], rng)
+
+    def normal_draws(self, n: int, rng: np.random.Generator) -> Array:
+        """Draws of Laplace's density."""
+        across = np.linalg.cholesky(self._covariance)
+        own = self._starts[0] + rng.standard_normal((n, len(across))) @ across.T
+        return np.clip(self._with_rates(own, rng), -_EDGE, _EDGE)
+
+    def _with_rates(self, own: Array, rng: np.random.Generator) -> Array:
+        points = self.assigned.from_straight(own)
+        points[:, self.assigned.of_rates] = self.assigned.draw_rates(len(own), rng)
+        return points
+
+
+def _grouped(modes: list[tuple[Array, Bound]]) -> list[list[tuple[Array, Bound]]]:
+    """Modes by which photons they give to which states."""
+    groups: list[list[tuple[Array, Bound]]] = []
+    for mode in modes:
+        for group in groups:
+            moved = 0.5 * np.abs(group[0][1].photons - mode[1].photons).sum()
+            if moved < _REASSIGNED * mode[1].photons.sum():
+                group.append(mode)
+                break
+        else:
+            groups.append([mode])
+    return groups
 
 
 def _value(posterior: StructuredPosterior, z: Array, photons: Array) -> float:
@@ -179,90 +234,160 @@ def _value(posterior: StructuredPosterior, z: Array, photons: Array) -> float:
 def find_structured_modes(
     posterior: StructuredPosterior, rng: np.random.Generator
 ) -> list[tuple[Array, Bound]]:
-    """Points and bounds of the best mode, and of others that count, best first."""
-    part = _part(posterior)
-    looks = _starts(posterior, rng)
-    seen = [part.bound(z, part.no_photons(), with_slope=False).value for z in looks]
-    short = []
+    """Points and bounds of the best mode, and of others that count, best first.
+
+    Emitters that are alike are in the order bright to dim.
+    """
+    posterior = CompiledPosterior(posterior)
+    part = smaller(posterior)
+    short: list[tuple[Array, Bound]] = []
+    *by_levels, drawn = starts(part, levels_seen(part, rng), _LOOKS, rng)
+    totals = BinnedLikelihood(part.counts.sum(axis=1), part.width_s)
+    for looks in by_levels:
+        for z in _best_of_totals(part, totals, looks):
+            short.append(_climb(part, _by_totals(part, totals, z, rng), _SHORT_STEPS))
+    seen = np.array([_at_a_glance(part, z) for z in drawn])
     for place in np.argsort(seen)[::-1][:_SHORT_CLIMBS]:
         if np.isfinite(seen[place]):
-            short.append(_climb(part, looks[place], _SHORT_STEPS))
-    short.sort(key=lambda found: -found[1].value)
-    modes: list[tuple[Array, Bound]] = []
-    for z, _ in _distinct(short)[:_CLIMBS]:
-        modes.append(_climb(posterior, z, _STEPS))
-    modes.sort(key=lambda found: -found[1].value)
-    return [m for m in _distinct(modes) if m[1].value > modes[0][1].value - _MODE_GAP]
+            short.append(_climb(part, drawn[place], _SHORT_STEPS))
+    short = [found for found in short if np.isfinite(found[1].value)]
+    if not short:
+        raise ValueError(
+            f"no parameters of the model {posterior.model.name!r} could have made these counts; "
+            "check the priors of the model file against the brightness of the dot"
+        )
+    better = _distinct([
+        _climb(part, _better_shape(part, z, _COARSE, rng), _SHORT_STEPS)
+        for z, _ in _distinct(short)[:_BETTER]
+    ])  # fmt: skip
+    modes = [
+        mode_near(posterior, z, rng)
+        for z, bound in better[:_CLIMBS] if bound.value > better[0][1].value - _LOST
+    ]  # fmt: skip
+    return _that_count(modes)
+
+
+def _that_count(modes: list[tuple[Array, Bound]]) -> list[tuple[Array, Bound]]:
+    """Distinct modes that are not far below the best, best first."""
+    modes = _distinct(modes)
+    return [mode for mode in modes if mode[1].value > modes[0][1].value - _MODE_GAP]
+
+
+def _best_of_totals(
+    posterior: CompiledPosterior, totals: BinnedLikelihood, looks: Array
+) -> list[Array]:
+    """Points under which the total counts are most probable, whatever the decays; all different."""
+    rates = [posterior.rates(z) for z in looks]
+    levels = [np.log(gates.sum(axis=1)) for gates, _, _ in rates]
+    values = np.array([
+        totals.value(np.exp(level)[:, None], moves)
+        for level, (_, moves, _) in zip(levels, rates, strict=True)
+    ])  # fmt: skip
+    kept: list[int] = []
+    for place in np.argsort(values)[::-1]:
+        if np.isfinite(values[place]) and all(
+            np.abs(levels[place] - levels[other]).max() > _SAME_LEVELS for other in kept
+        ):
+            kept.append(int(place))
+        if len(kept) == _SHORT_CLIMBS:
+            break
+    return [looks[place] for place in kept]
+
+
+def _by_totals(
+    posterior: CompiledPosterior, totals: BinnedLikelihood, z: Array, rng: np.random.Generator
+) -> Array:
+    """The same levels with decays that fit the photons which the total counts give to each."""
+    gates, moves, _ = posterior.rates(_in_order(posterior, z))
+    total = gates.sum(axis=1)
+    shares, _ = totals.smooth(total[:, None], moves)
+    light = shares * total
+    photons = (light / light.sum(axis=1, keepdims=True)).T @ posterior.counts
+    seconds = shares.sum(axis=0) * posterior.width_s
+    nothing, size = np.zeros(posterior.size), posterior.size
+    return _best_shape(
+        posterior,
+        _in_order(posterior, z),
+        Bound(0.0, nothing, photons, seconds, np.eye(size)),
+        _AT_START,
+        rng,
+    )
+
+
+def _at_a_glance(posterior: StructuredPosterior, z: Array) -> float:
+    nothing = posterior.no_photons()
+    return posterior.bound(z, nothing, with_slope=False, with_photons=False).value
+
+
+def mode_near(
+    posterior: StructuredPosterior, z: Array, rng: np.random.Generator
+) -> tuple[Array, Bound]:
+    """Mode of the full posterior near a point."""
+    posterior = CompiledPosterior(posterior)
+    z, _ = _climb(posterior, z, _STEPS)
+    return _climb(posterior, _better_shape(posterior, z, _AT_END, rng), _STEPS)
+
+
+def _height(found: tuple[Array, Bound]) -> float:
+    return found[1].value
+
+
+def _better_shape(
+    posterior: CompiledPosterior, z: Array, effort: tuple[int, int], rng: np.random.Generator
+) -> Array:
+    """Best point for the photons of each state, among several shapes of decays."""
+    bound = posterior.settled(z, posterior.no_photons())
+    return _best_shape(posterior, z, bound, effort, rng) if np.isfinite(bound.value) else z
+
+
+def _best_shape(
+    posterior: CompiledPosterior,
+    z: Array,
+    bound: Bound,
+    effort: tuple[int, int],
+    rng: np.random.Generator,
+) -> Array:
+    """Best point for photons of each state that are known, among several shapes of decays."""
+    assigned = Assigned(posterior, z, bound)
+    n_kept, n_steps = effort
+    others = assigned.other_shapes(z, _SHAPES, n_kept, rng)
+    found = [assigned.climb(start, n_steps) for start in (z, *others)]
+    best, _ = max(found, key=lambda one: one[1])
+    return np.clip(best, -_EDGE, _EDGE)
+
+
+def _in_order(posterior: StructuredPosterior, z: Array) -> Array:
+    """The same point with the brighter of two emitters first."""
+    model, names = posterior.model, posterior.names
+    if model.n_emitters < 2:
+        return z
+    places = [names.index(f"emitter_{e}_exciton_rate_per_s") for e in (1, 2)]
+    if z[places[0]] >= z[places[1]]:
+        return z
+    swapped = z.copy()
+    for place, name in enumerate(names):
+        for one, other in (("emitter_1_", "emitter_2_"), ("emitter_2_", "emitter_1_")):
+            if name.startswith(one):
+                swapped[names.index(name.replace(one, other))] = z[place]
+    swapped[len(names) :] = posterior.deviations(z)[::-1].ravel()
+    return swapped
 
 
 def _distinct(found: list[tuple[Array, Bound]]) -> list[tuple[Array, Bound]]:
+    """Points that are far from all better ones, best first."""
     kept: list[tuple[Array, Bound]] = []
-    for z, bound in found:
+    for z, bound in sorted(found, key=_height, reverse=True):
         if all(np.abs(z - other).max() > _APART for other, _ in kept):
             kept.append((z, bound))
     return kept
 
 
-def _part(posterior: StructuredPosterior) -> StructuredPosterior:
-    """The same on a few stretches of a long recording."""
-    counts = posterior.counts
-    if len(counts) <= 1.5 * _PART_BINS:
-        return posterior
-    stretch = _PART_BINS // _STRETCHES
-    starts = np.linspace(0, len(counts) - stretch, _STRETCHES).astype(np.int64)
-    kept = counts[(starts[:, None] + np.arange(stretch)).ravel()]
-    own = {
-        name: posterior.priors[name]
-        for name in ("background_rate_per_s", "response_shift", "response_width")
-    }
-    return StructuredPosterior(posterior.model, kept, posterior.width_s, posterior.recorder, own)
-
-
-def _starts(posterior: StructuredPosterior, rng: np.random.Generator) -> Array:
-    """Points to look at: parts from their priors, the exciton from the brightest bins."""
-    totals = posterior.counts.sum(axis=1) / posterior.width_s
-    window = max(1, int(np.ceil(30.0 / max(totals.mean() * posterior.width_s, 1e-9))))
-    usable = len(totals) // window * window
-    smooth = totals[:usable].reshape(-1, window).mean(axis=1) if usable else totals
-    bright = smooth >= np.quantile(smooth, 0.8)
-    own = posterior.counts[:usable].reshape(len(smooth), -1, posterior.counts.shape[1])
-    decay = own.sum(axis=1)[bright].sum(axis=0)
-    top = float(np.median(smooth[bright])) if bright.any() else float(totals.mean())
-    table = posterior.recorder.table
-    lifetimes = np.exp(np.linspace(np.log(0.3), np.log(60.0), 24))
-    shapes = np.array([table.quenched(np.ones(1), np.array([t])) for t in lifetimes])
-    mixed = shapes / shapes.sum(axis=1, keepdims=True) + 0.02 * table.background
-    best = lifetimes[int(np.argmax(np.log(np.maximum(mixed, 1e-12)) @ decay))]
-    points = rng.standard_normal((_LOOKS, posterior.size))
-    # a brightest state that is not the exciton may be up to a few times brighter or dimmer
-    for emitter in range(posterior.model.n_emitters):
-        split = rng.dirichlet(np.ones(posterior.model.n_emitters), size=_LOOKS)[:, emitter]
-        for key, centre, spread in (
-            ("exciton_rate_per_s", top, 0.15), ("exciton_lifetime_ns", best, 0.2),
-        ):  # fmt: skip
-            name = posterior.model.exciton_parameter(key, emitter)
-            place = posterior.names.index(name)
-            factor = np.exp(spread * rng.standard_normal(_LOOKS))
-            if key == "exciton_rate_per_s":
-                factor *= split
-            prior = posterior.priors[name]
-            points[:, place] = [coordinate_of(prior, centre * f) for f in factor]
-    for name in (
-        "log_lifetime_spread",
-        "biexciton_share",
-        "scatter_share",
-        "response_shift",
-        "response_width",
-    ):
-        for place, own_name in enumerate(posterior.names):
-            if own_name.endswith(name):
-                points[:, place] *= 0.3
-    points[:, len(posterior.names) :] *= 0.3
-    return np.clip(points, -6.0, 6.0)
-
-
 def _climb(posterior: StructuredPosterior, z: Array, n_steps: int) -> tuple[Array, Bound]:
-    """Best point near a start, with its bound: damped steps in the metric of the complete data."""
+    """Best point near a start, with its bound: damped steps in the metric of the complete data.
+
+    Emitters that are alike are in the order bright to dim.
+    """
+    z = _in_order(posterior, z)
     found = posterior.settled(z, posterior.no_photons())
     if not np.isfinite(found.value):
         return z, found
@@ -281,35 +406,5 @@ def _climb(posterior: StructuredPosterior, z: Array, n_steps: int) -> tuple[Arra
             damping = max(damping * 6.0, 1e-3)
         if small >= 3 or damping > 1e8:
             break
-    return z, posterior.settled(z, found.photons)
-
-
-def _curvature(posterior: StructuredPosterior, z: Array, mode: Bound) -> tuple[Array, float]:
-    """Covariance of the normal density at a mode, and the logarithm of its determinant."""
-    size = posterior.size
-    hessian = np.empty((size, size))
-    for i in range(size):
-        step = np.zeros(size)
-        step[i] = _HESSIAN_STEP
-        ahead = posterior.settled(z + step, mode.photons).slope
-        behind = posterior.settled(z - step, mode.photons).slope
-        hessian[i] = (behind - ahead) / (2.0 * _HESSIAN_STEP)
-    hessian = 0.5 * (hessian + hessian.T)
-    values, vectors = np.linalg.eigh(hessian)
-    # nothing is wider than the prior, whose curvature is 1; half of it for tails
-    values = np.maximum(values, 0.5)
-    return np.asarray((vectors / values) @ vectors.T), -float(np.log(values).sum())
-
-
-def _moments(
-    points: Array, weights: Array, parts: list[tuple[Array, Array]]
-) -> tuple[list[tuple[Array, Array]], Array]:
-    """Densities for the next round: one with the moments of the draws, and that of the mode."""
-    effective = 1.0 / (weights**2).sum()
-    # few draws know few directions: shrink to the density of the mode
-    trust = effective / (effective + 2.0 * points.shape[1])
-    centre = trust * (weights @ points) + (1.0 - trust) * parts[0][0]
-    off = points - centre
-    own = (weights[:, None] * off).T @ off
-    spread = trust * own + (1.0 - trust) * parts[0][1]
-    return [(centre, spread), parts[0]], np.array([0.8, 0.2])
+    z = _in_order(posterior, z)
+    return z, posterior.settled(z, posterior.no_photons(), n_rounds=2)

@@ -14,12 +14,12 @@ from pncbayes.physics.convolution import flat_gate_fraction
 from pncbayes.physics.structures import StructuredModel
 from pncbayes.physics.tied_decay import DecayTable, decay_table
 
-__all__ = ["Recorder", "gate_rate_per_s", "recorder_of"]
+__all__ = ["CLOSE", "Recorder", "gate_rate_per_s", "recorder_of"]
 
 Array = NDArray[np.float64]
 
 # Share of a lifetime by which it is taken to differ from another at least.
-_CLOSE = 1e-6
+CLOSE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ def _delayed(plain: Any, pair_ns: Any, share: Any, table: DecayTable, xp: Any) -
     first = _interpolate(plain, (xp.log(xp.stack([pair_ns])) - start) / step, xp)[0]
     # where the two are alike this is a slope, which a small distance gives as well
     gap = own - pair_ns
-    gap = xp.where(xp.abs(gap) < _CLOSE * own, _CLOSE * own, gap)
+    gap = xp.where(xp.abs(gap) < CLOSE * own, CLOSE * own, gap)
     mixed = (own[:, None] * plain - (own - gap)[:, None] * first[None, :]) / gap[:, None]
     return (1.0 - share) * plain + share * xp.maximum(mixed, 0.0)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dim_state_dots import dot_trace
 from scipy import stats
-from structured_dots import dot_trace
 
 with warnings.catch_warnings():
     # importing PyMC may warn about deprecations that are not ours

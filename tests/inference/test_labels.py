@@ -9,7 +9,8 @@ import pytest
 from scipy.special import gammaln, logsumexp
 
 import pncbayes as pnc
-from pncbayes.inference.label_kernels import Decays, state_evidence
+from pncbayes.inference.label_counts import label_probabilities
+from pncbayes.inference.label_kernels import Decays
 from pncbayes.inference.shared_kernels import (
     CONCENTRATION,
     PAIR_LIFETIME,
@@ -20,6 +21,8 @@ from pncbayes.inference.shared_kernels import (
     unpack,
     workspace,
 )
+from pncbayes.inference.shared_parameters import SharedParameters
+from pncbayes.inference.state_evidence import state_evidence
 from pncbayes.physics.mechanism_kernels import (
     AUGER,
     BACKGROUND,
@@ -37,6 +40,7 @@ from pncbayes.physics.mechanism_kernels import (
     log_prior_given_brightness,
 )
 from pncbayes.physics.mechanisms import MECHANISMS, MechanismPriors
+from pncbayes.physics.modelfile import load_model
 from pncbayes.physics.presets import preset
 from pncbayes.physics.simulate import simulate
 from pncbayes.physics.tied_decay import DecayTable, decay_table
@@ -136,14 +140,16 @@ def integrated(photons: np.ndarray, seconds: float) -> np.ndarray:
     return found
 
 
-def charged_part_of_the_time(u: float, photons: np.ndarray, seconds: float) -> float:
+def charged_part_of_the_time(
+    u: float, photons: np.ndarray, seconds: float, step: float = 0.1, finer: float = 1.0
+) -> float:
     """Log evidence, by a grid over the lifetimes of the trion and of the neutral part."""
     prior, total = MechanismPriors().packed(), []
     slack, scaling = prior[:2]
-    neutral = slack * np.arange(-4.0, 4.01, 0.04)
+    neutral = slack * np.arange(-4.0, 4.01, 0.04 / finer)
     shares = [tied(np.exp(one)) for one in neutral]
     weight = np.exp(-0.5 * (neutral / slack) ** 2)
-    for v in np.arange(V_LOW, V_HIGH, 0.1):
+    for v in np.arange(V_LOW, V_HIGH, step):
         c = charging_share(u, v, scaling)
         if c > 0.0:
             trion = c * scaling * np.exp(v) * tied(np.exp(v))
@@ -163,6 +169,9 @@ def charged_part_of_the_time(u: float, photons: np.ndarray, seconds: float) -> f
         (0.02, 0.01, 2.0),
         (0.0, 1.0, 1.5),
         (0.55, 0.95, 1.0),
+        # longer than all nodes but the last ones
+        (1.33, 1.33, 1.0),
+        (1.2, 1.4, 1.0),
     ],
 )
 def test_evidence_of_mechanisms_is_the_integral(
@@ -188,6 +197,33 @@ def test_evidence_of_mechanisms_is_the_integral(
     np.testing.assert_allclose(found[matters], expected[matters], atol=0.05)
     far = expected < expected.max() - 8.0
     assert (found[far] < expected.max() - 6.0).all()
+
+
+@pytest.mark.parametrize(("share", "trion", "seconds"), [(0.4, 0.05, 20.0), (0.6, 0.2, 10.0)])
+def test_evidence_of_charging_is_the_integral_where_photons_tell_the_trion(
+    share: float, trion: float, seconds: float
+) -> None:
+    """So many photons that the lifetime of the trion lies between two coarse nodes."""
+    scaling = MechanismPriors().scaling_median
+    brightness = 1.0 - share + share * scaling * trion
+    shapes = (1.0 - share) * tied(1.0) + share * scaling * trion * tied(trion)
+    rate = np.exp(POINT[0]) * shapes + around(brightness)
+    photons = np.random.default_rng(3).poisson(seconds * rate).astype(float)
+    work = workspace(1)
+    found = work.evidence[0]
+    state_evidence(
+        photons, seconds, prepared(), MechanismPriors().packed(), work.nodes[0], work.n_nodes[0],
+        found,
+    )  # fmt: skip
+    excess = np.log((photons.sum() / seconds - prepared().flat.sum()) / np.exp(POINT[0]))
+    across = np.linspace(-0.06, 0.06, 49)
+    values = [charged_part_of_the_time(excess + one, photons, seconds, 0.02, 2.0) for one in across]
+    top = int(np.argmax(values))
+    assert 8 < top < 40
+    expected = logsumexp(values) + np.log(across[1] - across[0]) - np.log(U_HIGH - U_LOW)
+    # three nodes over the brightness, which the decay tells, too
+    assert found[UNRESOLVED] == pytest.approx(expected, abs=0.4)
+    assert found[UNRESOLVED] > np.delete(found, UNRESOLVED).max() + 5.0
 
 
 def test_light_of_a_state_is_delayed_and_has_afterpulses() -> None:
@@ -242,6 +278,23 @@ def test_simulated_mechanisms_are_named(name: str) -> None:
     np.testing.assert_allclose(chosen, 1.0, atol=1e-6)
     for mechanism, share in fit.mechanisms.items():
         assert share > 0.8 if mechanism in NAMED[name] else share < 0.2
+
+
+def test_with_and_without_charging_add_up_to_the_whole() -> None:
+    photons = np.array([expected_counts(1.0, 1.0, 3.0), expected_counts(0.4, 0.9, 3.0)])
+    seconds = np.full(2, 3.0)
+    whole = SharedParameters(table(), simulated("auger"), load_model("free"), 0, 2)
+    values = [
+        one.value(POINT, photons, seconds)[0]
+        for one in (whole, whole.half(False), whole.half(True))
+    ]
+    assert np.logaddexp(*values[1:]) == pytest.approx(values[0], abs=1e-9)
+    _, evidence = whole.value(POINT, photons, seconds)
+    for charging in (False, True):
+        half = whole.half(charging)
+        shares, _ = label_probabilities(evidence, 0, half.counts)
+        assert shares[1, UNRESOLVED] == pytest.approx(float(charging), abs=1e-12)
+        assert shares[1].sum() == pytest.approx(1.0)
 
 
 def test_silent_trion_is_found_by_its_lifetime_alone() -> None:

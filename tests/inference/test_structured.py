@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dim_state_dots import dot_trace
 from scipy import stats
 from scipy.special import gammaln
-from structured_dots import dot_trace
 
 import pncbayes as pnc
 from pncbayes.errors import ModelFileError

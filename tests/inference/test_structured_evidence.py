@@ -1,0 +1,246 @@
+"""Evidence and draws of structured hypotheses, against integrals worked out otherwise."""
+
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import structured_dots
+
+from pncbayes.inference import structured_evidence as evidence
+from pncbayes.inference.straight import Straight
+from pncbayes.inference.structured import OWN, StructuredPosterior, coordinate_of
+from pncbayes.inference.structured_assigned import Assigned
+from pncbayes.inference.structured_compiled import CompiledPosterior
+from pncbayes.inference.structured_evidence import find_structured_modes, mode_near
+from pncbayes.inference.structured_starts import levels_seen, smaller, starts
+from pncbayes.inference.walkers import walk
+from pncbayes.physics.modelfile import LogNormal
+from pncbayes.physics.state_path import simulate_jumps
+from pncbayes.physics.structured_kernels import layout_of
+from pncbayes.physics.structures import Prior, Uniform
+
+
+def posterior_of(name: str, n_states: int, **true: float) -> tuple[CompiledPosterior, np.ndarray]:
+    """A dot of 10 s with named values of some parameters, the others in the middle."""
+    models = structured_dots.narrowed(name).variants()
+    model = next(model for model in models if model.n_states == n_states)
+    recorder, own = structured_dots.instrument()
+    prior = StructuredPosterior(model, np.zeros((1, 24)), 0.01, recorder, own)
+    z = np.zeros(prior.size)
+    for key, value in true.items():
+        z[prior.names.index(key)] = coordinate_of(prior.priors[key], value)
+    gates, rates, _ = prior.rates(z)
+    path = simulate_jumps(rates, 10.0, initial_state=0, random_seed=1)
+    rng = np.random.default_rng(2)
+    counts = rng.poisson(path.occupancy_per_bin(0.01) @ gates * 0.01)
+    return CompiledPosterior(StructuredPosterior(model, counts, 0.01, recorder, own)), z
+
+
+@cache
+def a_centre() -> tuple[CompiledPosterior, np.ndarray]:
+    return posterior_of(
+        "nbc", 2, exciton_rate_per_s=8e3, exciton_lifetime_ns=8.0, k_centre_per_ns=0.4,
+        k_activate_per_s=3.0, k_deactivate_per_s=6.0,
+    )  # fmt: skip
+
+
+def known(prior: Prior) -> Prior:
+    """A prior that leaves nothing open, at the middle of the one given."""
+    if isinstance(prior, LogNormal):
+        return LogNormal(prior.median, 1e-6)
+    if isinstance(prior, Uniform):
+        middle = 0.5 * (prior.low + prior.high)
+        return Uniform(middle, middle + 1e-9)
+    return type(prior)(prior.mean, 1e-9)
+
+
+@pytest.mark.parametrize(
+    "free", [("exciton_rate_per_s", "k_centre_per_ns"), ("k_centre_per_ns", "k_deactivate_per_s")]
+)
+def test_evidence_and_draws_are_those_of_a_brute_force_integral(free: tuple[str, str]) -> None:
+    model = structured_dots.narrowed("nbc").variants()[0]
+    recorder, own = structured_dots.instrument()
+    posterior = StructuredPosterior(model, np.zeros((1, 24)), 0.02, recorder, own)
+    posterior.priors |= {
+        name: prior if name in free else known(prior)
+        for name, prior in posterior.priors.items()
+    }  # fmt: skip
+    # a dim dot: which state a bin is in is far from sure
+    posterior.priors["exciton_rate_per_s"] = LogNormal(600.0, 0.6 if free[0][0] == "e" else 1e-6)
+    rng = np.random.default_rng(3)
+    z = np.zeros(posterior.size)
+    gates, rates, _ = posterior.rates(z)
+    path = simulate_jumps(rates, 1.6, initial_state=0, random_seed=rng)
+    counts = rng.poisson(path.occupancy_per_bin(0.02) @ gates * 0.02)
+    priors = posterior.priors
+    posterior = StructuredPosterior(model, counts, 0.02, recorder, own)
+    posterior.priors |= priors
+    # the lifetime of the dim state stays in its place
+    posterior.model = type(model)(**{**vars(model), "slack": 1e-9})
+    found = evidence.structured_evidence(posterior, np.random.default_rng(4))
+    places = [posterior.names.index(name) for name in free]
+    # all of the mass: seven standard deviations, and wider still where the draws were too narrow
+    axes = [
+        np.linspace(-7.0, 7.0, 41) * found.draws[:, place].std() + found.draws[:, place].mean()
+        for place in places
+    ]
+    logs = np.empty((41, 41))
+    for i, x in enumerate(axes[0]):
+        for j, y in enumerate(axes[1]):
+            z[places] = x, y
+            logs[i, j] = evidence._value(posterior, z, posterior.no_photons())
+    edge = np.concatenate([logs[0], logs[-1], logs[:, 0], logs[:, -1]])
+    assert edge.max() < logs.max() - 12.0
+    steps = np.prod([axis[1] - axis[0] for axis in axes])
+    others = 0.5 * (posterior.size - 2) * np.log(2.0 * np.pi)
+    expected = float(logsumexp(logs)) + np.log(steps) + others
+    assert found.log_evidence == pytest.approx(expected, abs=0.15)
+    assert found.error < 0.15
+    weights = np.exp(logs - logsumexp(logs))
+    for other, place, axis in ((1, places[0], axes[0]), (0, places[1], axes[1])):
+        marginal = weights.sum(axis=other)
+        mean = marginal @ axis
+        sd = np.sqrt(marginal @ (axis - mean) ** 2)
+        assert found.draws[:, place].mean() == pytest.approx(mean, abs=0.25 * sd)
+        assert found.draws[:, place].std() == pytest.approx(sd, rel=0.2)
+
+
+def test_walkers_find_mean_and_integral_of_a_curved_ridge() -> None:
+    def log_density(points: np.ndarray) -> np.ndarray:
+        x, y, *rest = points.T
+        far = sum((one**2 for one in rest), np.zeros(len(points)))
+        return -0.5 * (x**2 + (y - np.exp(0.7 * x)) ** 2 / 0.05**2 + far) + 3.0
+
+    start = np.array([[0.0, 1.0, 0.0, 0.0]])
+    found = walk(log_density, start, np.diag([1.0, 0.5, 1.0, 1.0]), 1500, np.random.default_rng(1))
+    expected = 3.0 + 2.0 * np.log(2.0 * np.pi) + np.log(0.05)
+    assert found.log_integral == pytest.approx(expected, abs=0.2)
+    assert found.points[:, 0].mean() == pytest.approx(0.0, abs=0.2)
+    assert found.points[:, 0].std() == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_walkers_do_not_step_where_the_density_is_nothing(size: int) -> None:
+    def log_density(points: np.ndarray) -> np.ndarray:
+        inside = (points[:, 0] > 0.0) & np.isfinite(points).all(axis=1)
+        return np.where(inside, -0.5 * (points**2).sum(axis=1), -np.inf)
+
+    found = walk(log_density, np.full((1, size), 0.5), np.eye(size), 600, np.random.default_rng(1))
+    assert (found.points[:, 0] > 0.0).all()
+    expected = 0.5 * size * np.log(2.0 * np.pi) - np.log(2.0)
+    assert found.log_integral == pytest.approx(expected, abs=0.15)
+
+
+def test_the_assigned_density_follows_the_bound() -> None:
+    posterior, z = a_centre()
+    z, bound = mode_near(posterior, z, np.random.default_rng(1))
+    assigned = Assigned(posterior, z, bound)
+    assigned.weaken()
+    assert assigned.value(z[None])[0] == pytest.approx(bound.value, abs=1e-6)
+    assert assigned.n_switches.sum() == pytest.approx(40, abs=15)
+    assert assigned.exposed_s.sum() == pytest.approx(10.0, abs=1e-6)
+    rng = np.random.default_rng(2)
+    own = assigned.to_straight(z[None])
+    covariance, _ = assigned.curvature()
+    nearby = own + rng.multivariate_normal(np.zeros(own.size), covariance, size=30)
+    points = assigned.from_straight(nearby)
+    points[:, assigned.of_rates] = assigned.draw_rates(30, rng)
+    full = [evidence._value(posterior, point, bound.photons) for point in points]
+    apart = np.array(full) - assigned.value(points)
+    assert np.ptp(full) > 10.0
+    assert np.quantile(np.abs(apart), 0.8) < 0.5
+
+
+def test_straight_coordinates_keep_volumes_and_can_be_undone() -> None:
+    rng = np.random.default_rng(1)
+    for name, n_states in (("nbc", 2), ("mixed", 4), ("two_emitters", 4)):
+        posterior, z = posterior_of(name, n_states)
+        layout = layout_of(posterior.model, posterior.recorder, posterior.names, posterior.priors)
+        straight = Straight(posterior, layout, z, np.arange(n_states, 0.0, -1.0))
+        np.testing.assert_allclose(straight.bent(z[None])[0], z, atol=1e-12)
+        points = z + 0.5 * rng.standard_normal((20, z.size))
+        bent = straight.bent(points)
+        assert np.abs(bent - points).max() > 0.05
+        np.testing.assert_allclose(straight.unbent(bent), points, atol=1e-9)
+        steps = 1e-5 * np.eye(z.size)
+        jacobian = straight.bent(points[0] + steps) - straight.bent(points[0] - steps)
+        assert np.linalg.det(jacobian / 2e-5) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_order_of_emitters_changes_nothing_but_names() -> None:
+    posterior, _ = posterior_of("two_emitters", 4)
+    rng = np.random.default_rng(1)
+    z = 0.3 * rng.standard_normal(posterior.size)
+    first, second = (posterior.names.index(f"emitter_{e}_exciton_rate_per_s") for e in (1, 2))
+    z[first], z[second] = -1.0, 1.0
+    ordered = evidence._in_order(posterior, z)
+    assert ordered[first] > ordered[second]
+    np.testing.assert_array_equal(evidence._in_order(posterior, ordered), ordered)
+    nothing = posterior.no_photons()
+    values = [posterior.bound(point, nothing).value for point in (z, ordered)]
+    assert values[0] == pytest.approx(values[1], abs=1e-6)
+    assigned = Assigned(posterior, ordered, posterior.settled(ordered, nothing))
+    assert np.isfinite(assigned.light(ordered[None])[0])
+    assert np.isneginf(assigned.light(z[None])[0])
+
+
+def test_an_exciton_that_is_hardly_ever_seen_is_found() -> None:
+    # both traps are open most of the time: all levels that are often seen are dim ones
+    posterior, z = posterior_of(
+        "hot_carrier", 3, exciton_rate_per_s=8e3, k_trap_per_s=15.0, k_detrap_per_s=2.0,
+        hot_carrier_yield=0.4,
+    )  # fmt: skip
+    rng = np.random.default_rng(1)
+    _, from_truth = mode_near(posterior, z, rng)
+    best, bound = find_structured_modes(posterior, rng)[0]
+    assert bound.value > from_truth.value - 1.0
+    assert posterior.values(best)["hot_carrier_yield"] == pytest.approx(0.4, abs=0.1)
+
+
+def test_levels_and_starts_come_from_the_counts() -> None:
+    posterior, _ = a_centre()
+    rng = np.random.default_rng(1)
+    levels = levels_seen(posterior, rng)
+    rates = posterior.rates(a_centre()[1])[0].sum(axis=1)
+    np.testing.assert_allclose(levels.rate_per_s, rates, rtol=0.1)
+    assert levels.lifetime_ns[0] > 1.5 * levels.lifetime_ns[1]
+    seen, unseen, drawn = starts(posterior, levels, 50, rng)
+    assert seen.shape == unseen.shape == drawn.shape == (50, posterior.size)
+    totals = np.array([posterior.rates(z)[0].sum(axis=1) for z in seen])
+    assert (np.abs(np.log(totals / rates)).max(axis=1) < 0.5).mean() > 0.15
+    exciton = posterior.values(unseen)["exciton_rate_per_s"]
+    assert np.median(exciton) > 1.3 * np.median(posterior.values(seen)["exciton_rate_per_s"])
+
+
+def test_a_smaller_recording_keeps_photons_where_bins_are_narrow() -> None:
+    posterior, _ = a_centre()
+    assert smaller(posterior) is posterior
+    counts = np.tile(posterior.counts, (12, 1))
+    fine = StructuredPosterior(
+        posterior.model, counts, 0.001, posterior.recorder,
+        {k: posterior.priors[k] for k in OWN},
+    )  # fmt: skip
+    less = smaller(CompiledPosterior(fine))
+    assert less.width_s == pytest.approx(0.004)
+    assert less.counts.sum() == counts.sum()
+
+
+@pytest.mark.parametrize("name", ["auger", "nbc", "two_emitters"])
+def test_the_compiled_posterior_is_the_given_one(name: str) -> None:
+    model = structured_dots.narrowed(name).variants()[-1]
+    recorder, own = structured_dots.instrument()
+    counts = np.random.default_rng(1).poisson(2.0, size=(30, 24))
+    given = StructuredPosterior(model, counts, 0.01, recorder, own)
+    compiled = CompiledPosterior(given)
+    for z in np.random.default_rng(2).standard_normal((5, given.size)):
+        for one, other in zip(given.rates(z), compiled.rates(z), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9)
+        one, other = given.settled(z, given.no_photons()), compiled.settled(z, given.no_photons())
+        assert one.value == pytest.approx(other.value, abs=1e-6)
+        np.testing.assert_allclose(one.slope, other.slope, rtol=1e-4, atol=1e-3)
