@@ -40,8 +40,11 @@ MODELS = structured_names()
 CELLS = (*(f"ranks_{name}" for name in MODELS), "recovery")
 N_TRACES, N_RECOVERY, N_QUICK = 100, 300, 6
 CODE = (
-    "inference/checks.py", "physics/structures.py", "physics/structured_emission.py",
-    "physics/structured_kernels.py", "physics/tied_decay.py",
+    "inference/checks.py", "inference/compare_models.py", "inference/straight.py",
+    "inference/structured.py", "inference/structured_assigned.py",
+    "inference/structured_compiled.py", "inference/structured_evidence.py",
+    "inference/structured_starts.py", "inference/walkers.py", "physics/structures.py",
+    "physics/structured_emission.py", "physics/structured_kernels.py", "physics/tied_decay.py",
 )  # fmt: skip
 QUANTILES, ALLOWED, LEVEL = (0.05, 0.95), (0.85, 0.95), 0.05
 RANK_BINS, AS_GOOD_NATS, SURE, N_RESAMPLED = 5, 1.0, 0.8, 1000

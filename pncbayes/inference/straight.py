@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 _STEP, _LEAST_SLOPE, _FARTHEST = 1e-3, 0.01, 4.0
 # Most steps to a target, the last of them, and least slope of a secant over that at the centre.
-_MOST_STEPS, _NEAR, _GENTLE = 10, 3e-4, 0.1
+_MOST_STEPS, _NEAR, _GENTLE = 10, 0.01, 0.1
 _DELAY, _RATIO, _TOTAL = 0, 1, 2
 _BRIGHTNESS_KEY = {
     "auger": "k_auger_per_ns", "hot_carrier": "hot_carrier_yield", "nbc": "k_centre_per_ns",
@@ -60,17 +60,22 @@ def _bend(  # type: ignore[no-untyped-def]
     `back`: undo it, in the reverse order.
     """
     bent = points.copy()
-    values, gates = np.empty(n_values), np.empty((n_states, late.size))
+    values, gates = np.empty(n_values), np.zeros((n_states, late.size))
+    wanted = np.empty(2, dtype=np.int64)
     for k in range(bent.shape[0]):
         x = bent[k]
         for number in range(place.size):
             i = place.size - 1 - number if back else number
             before, at = x[place[i]], middle[i]
+            wanted[0], wanted[1] = first[i], second[i]
+            n_wanted = 1 if first[i] == second[i] else 2
             steep, last, last_at = slope[i], 0.0, at
             for number_of_step in range(_MOST_STEPS):
                 x[place[i]] = at
                 fill_values(x, priors, values)
-                fill_gate_rates(values, x[n_values:], structure, instrument, gates)
+                fill_gate_rates(
+                    values, x[n_values:], structure, instrument, wanted[:n_wanted], gates
+                )
                 found = _quantity(gates, kind[i], first[i], second[i], late)
                 if not math.isfinite(found):
                     break

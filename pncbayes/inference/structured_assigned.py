@@ -55,13 +55,14 @@ def _log_light(  # type: ignore[no-untyped-def]
     values = np.empty(n_values)
     gates = np.empty((n_states, n_gates))
     found = np.empty(points.shape[0])
+    every = np.arange(n_states)
     for k in range(points.shape[0]):
         z = points[k]
         if not np.abs(z).max() < _EDGE:
             found[k] = -np.inf
             continue
         fill_values(z, priors, values)
-        fill_gate_rates(values, z[n_values:], structure, instrument, gates)
+        fill_gate_rates(values, z[n_values:], structure, instrument, every, gates)
         concentration = values[concentration_place]
         value = 0.0
         for s in range(n_states):

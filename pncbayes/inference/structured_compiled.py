@@ -29,6 +29,7 @@ class CompiledPosterior(StructuredPosterior):
         self.__dict__.update(posterior.__dict__)
         self.layout = layout_of(self.model, self.recorder, self.names, self.priors)
         self._concentration = self.names.index("decay_concentration")
+        self._states = np.arange(self.model.n_states)
         # transition rates are sums of the named rates, each a whole number of times
         keys = {key for part in self.model.parts for key in part.rate_keys()}
         self.rate_places = np.array([
@@ -50,6 +51,8 @@ class CompiledPosterior(StructuredPosterior):
         z = np.ascontiguousarray(z, dtype=np.float64)
         fill_values(z, self.layout.priors, values)
         layout = self.layout
-        fill_gate_rates(values, z[n_values:], layout.structure, layout.instrument, gates)
+        fill_gate_rates(
+            values, z[n_values:], layout.structure, layout.instrument, self._states, gates
+        )
         rates = np.tensordot(values[self.rate_places], self._per_rate, 1)
         return np.maximum(gates, _LEAST_RATE_PER_S), rates, float(values[self._concentration])

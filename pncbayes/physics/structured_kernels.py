@@ -187,7 +187,9 @@ def _add_decay(shares, blend, wait, place, weight, row, out):  # type: ignore[no
 
 
 @njit(cache=True, error_model="numpy")
-def fill_gate_rates(values, deviation, structure, instrument, out):  # type: ignore[no-untyped-def]
+def fill_gate_rates(  # type: ignore[no-untyped-def]
+    values, deviation, structure, instrument, wanted, out
+):
     """Expected counts per s of each state and gate, into `out`, ``(n_states, n_gates)``.
 
     Parameters
@@ -198,10 +200,12 @@ def fill_gate_rates(values, deviation, structure, instrument, out):  # type: ign
         Of lifetimes, in units of the slack, shape ``(n_emitters * (n_configurations - 1),)``.
     structure, instrument
         Of a `Layout`.
+    wanted
+        States that are worked out, shape ``(n_wanted,)``; rows of the others are not touched.
     """
     mechanisms, levels, configurations, of_exciton, of_parts, shared = structure
     shares, scatter, background, flat, log_start, log_step, slack = instrument
-    n_states, n_emitters = configurations.shape
+    n_emitters = configurations.shape[1]
     n_configurations, n_parts = levels.shape
     n_gates = flat.size
     blend, row, pairs = np.empty(5), np.empty(n_gates), np.zeros(n_gates)
@@ -212,8 +216,12 @@ def fill_gate_rates(values, deviation, structure, instrument, out):  # type: ign
     wait = (pairs, pair_ns, values[shared[9]], log_start, log_step)
     light = np.zeros((n_configurations, n_gates))
     decay = np.empty(n_gates)
-    out[:] = 0.0
     exciton_total = 0.0
+    needed = np.zeros((n_emitters, n_configurations), dtype=np.bool_)
+    for state in wanted:
+        out[state] = 0.0
+        for emitter in range(n_emitters):
+            needed[emitter, configurations[state, emitter]] = True
     for emitter in range(n_emitters):
         exciton = values[of_exciton[emitter, 0]]
         mean_ns = values[of_exciton[emitter, 1]]
@@ -222,6 +230,8 @@ def fill_gate_rates(values, deviation, structure, instrument, out):  # type: ign
         exciton_total += exciton
         short_ns = mean_ns / (fast + (1.0 - fast) * spread)
         for c in range(n_configurations):
+            if not needed[emitter, c]:
+                continue
             radiative, extra, kept, slower, has_auger = 1.0, 0.0, 1.0, 1.0, False
             for p in range(n_parts):
                 has_auger = has_auger or mechanisms[p] == _AUGER
@@ -261,11 +271,11 @@ def fill_gate_rates(values, deviation, structure, instrument, out):  # type: ign
                 lit = values[shared[2]] * (brightness + 1e-12) ** values[shared[4]]
             for gate in range(n_gates):
                 light[c, gate] = exciton * (brightness * decay[gate] + lit * pairs[gate])
-        for state in range(n_states):
+        for state in wanted:
             for gate in range(n_gates):
                 out[state, gate] += light[configurations[state, emitter], gate]
     _fill_blended(scatter, blend, row)
-    for state in range(n_states):
+    for state in wanted:
         total = 0.0
         for gate in range(n_gates):
             total += out[state, gate]

@@ -130,7 +130,10 @@ def test_named_physics_is_found() -> None:
 
 
 def test_a_steady_dot_is_steady() -> None:
-    assert comparison("steady").probability["steady"] > 0.8
+    # a few seconds cannot rule out traps that are rarely filled
+    found = comparison("steady")
+    assert found.best == "steady"
+    assert found.probability["steady"] > 0.7
 
 
 def test_same_seed_same_numbers() -> None:

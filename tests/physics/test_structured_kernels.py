@@ -43,5 +43,10 @@ def test_kernels_are_the_reference(model: StructuredModel) -> None:
         expected = posterior.values(z)
         np.testing.assert_allclose(values, [expected[n] for n in posterior.names], rtol=1e-12)
         deviation = z[len(posterior.names) :]
-        fill_gate_rates(values, deviation, layout.structure, layout.instrument, gates)
+        every = np.arange(model.n_states)
+        fill_gate_rates(values, deviation, layout.structure, layout.instrument, every, gates)
         np.testing.assert_allclose(gates, posterior.rates(z)[0], rtol=1e-10, atol=1e-9)
+        one, alone = every[-1:], np.full_like(gates, np.nan)
+        fill_gate_rates(values, deviation, layout.structure, layout.instrument, one, alone)
+        np.testing.assert_array_equal(alone[-1], gates[-1])
+        assert np.isnan(alone[:-1]).all()
