@@ -223,7 +223,10 @@ def fit(
     # what casts doubt on the answer itself comes first
     notes = hum + judgement.texts + notes
     if named is not None:
-        notes += MechanismTables(named).notes
+        tables = MechanismTables(named)
+        notes += tables.notes
+        if exciton is not None and "label" in named:
+            notes += tables.doubts(exciton)
     elif exciton is not None:
         notes.append(
             "`exciton` was not used: mechanisms need Poisson counts with delays, and a response"

@@ -9,6 +9,8 @@ import pandas as pd
 import xarray as xr
 
 from pncbayes.inference.intervals import interval
+from pncbayes.physics.exciton import Exciton
+from pncbayes.physics.mechanisms import MECHANISMS
 
 __all__ = ["MechanismTables"]
 
@@ -20,6 +22,12 @@ _HIDDEN = 0.25
 # Probability of unresolved charging above which no state is named a hot-carrier one.
 _EXCLUDED = 0.05
 _TAKES_PART = 0.05
+# Standard deviations from what was given of the exciton that are said; so is a state above it by
+# this factor.
+_FAR_OFF, _ABOVE_EXCITON = 3.0, 1.25
+_OF_EXCITON = (
+    ("brightness", "rate_per_s", "counts per s"), ("lifetime", "lifetime_ns", "ns"),
+)  # fmt: skip
 UNDETERMINED = "undetermined"
 _CLOSE = 0.1
 
@@ -90,6 +98,39 @@ class MechanismTables:
                 "brightest state; brightness and lifetime of all others are over its"
             ]
         return []
+
+    def doubts(self, exciton: Exciton) -> list[str]:
+        """Where the data contradict what was given of the exciton.
+
+        Parameters
+        ----------
+        exciton
+            What was given to the fit.
+        """
+        found = []
+        for words, name, unit in _OF_EXCITON:
+            given = getattr(exciton, name)
+            if given is None:
+                continue
+            centre, sigma = Exciton.log_normal(*given)
+            place = float(np.log(self.group[f"exciton_{name}"].values).mean())
+            if abs(place - centre) > _FAR_OFF * sigma:
+                found.append(
+                    f"the data put the {words} of the exciton at {np.exp(place):.3g} {unit}, where "
+                    f"{given[0]:.3g} (sd {given[1]:.2g}) was given; mechanisms rest on the former"
+                )
+        is_other = self.group["label"].values == MECHANISMS.index("other")
+        for words, name in (
+            ("brighter", "relative_brightness"),
+            ("longer-lived", "relative_lifetime"),
+        ):
+            above = (is_other & (self.group[name].values > _ABOVE_EXCITON)).mean(axis=0)
+            found += [
+                f"state {state} is {words} than the exciton that was given, which no mechanism "
+                "makes it; check what was given"
+                for state in np.flatnonzero(above > _SURE)
+            ]
+        return found
 
     def _verdict(self, state: int) -> tuple[str, str]:
         """Name of the mechanism of a state, or ``undetermined`` and the reason."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any
 
 import numpy as np
@@ -124,8 +125,6 @@ def test_log_normal_has_the_mean_and_sd_that_were_given() -> None:
 def test_words_on_the_exciton(
     reference: list[float], none: float, state: int | None, said: str | None
 ) -> None:
-    import re
-
     tables = MechanismTables(
         xr.Dataset({"reference": ("state", np.array(reference)), "no_reference": none})
     )
@@ -133,3 +132,29 @@ def test_words_on_the_exciton(
     assert [bool(re.search(said or "", text)) for text in tables.notes] == [True] * (
         said is not None
     )
+
+
+@functools.cache
+def visiting() -> xr.Dataset:
+    """An exciton of 20 kcps and 6 ns, and a trion."""
+    states = [SimulatedState(2.0e4, (6.0,)), SimulatedState(2.0e4 / 3.0, (1.0,))]
+    dot = simulate(
+        states, [3.0, 3.0], 10.0, period_ns=200.0, delay_tick_ns=0.016, pulse_ns=5.0,
+        response_fwhm_ns=0.15, background_rate_per_s=200.0, random_seed=5,
+    )  # fmt: skip
+    response = gaussian_on_clock(5.0, 0.15 / 2.3548, delay_clock(dot.photons))
+    return pnc.bin_photons(dot.photons, 0.01, response=response)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (pnc.Exciton(rate_per_s=(2.0e4, 1e3), lifetime_ns=(6.0, 0.3)), None),
+        (pnc.Exciton(lifetime_ns=(9.0, 0.4)), "lifetime of the exciton at [56]"),
+        (pnc.Exciton(rate_per_s=(1.2e4, 500.0)), "state 0 is brighter than the exciton"),
+    ],
+)
+def test_a_contradiction_with_what_was_given_is_said(given: pnc.Exciton, said: str | None) -> None:
+    fit = pnc.fit(visiting(), max_states=2, exciton=given, random_seed=1, progressbar=False)
+    about = [text for text in fit.warnings if "given" in text and "no state of this" not in text]
+    assert [bool(re.search(said or "", text)) for text in about][:1] == [True] * (said is not None)
