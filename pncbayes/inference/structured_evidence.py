@@ -24,6 +24,8 @@ Array = NDArray[np.float64]
 # those that go on, on coarse data and on all.
 _LOOKS, _SHORT_CLIMBS, _BETTER, _CLIMBS = 200, 4, 4, 2
 _SHORT_STEPS, _STEPS = 12, 15
+# Climbs from other orders of the states by brightness than those have.
+_OTHER_ORDERS = 3
 # Difference of log levels that makes another start.
 _SAME_LEVELS = 0.03
 # Nats behind the best climb on coarse data at which one does not go on.
@@ -284,14 +286,19 @@ def _best_of_totals(
         for level, (_, moves, _) in zip(levels, rates, strict=True)
     ])  # fmt: skip
     kept: list[int] = []
+    others: dict[tuple[int, ...], int] = {}
     for place in np.argsort(values)[::-1]:
-        if np.isfinite(values[place]) and all(
-            np.abs(levels[place] - levels[other]).max() > _SAME_LEVELS for other in kept
-        ):
-            kept.append(int(place))
-        if len(kept) == _SHORT_CLIMBS:
+        if not np.isfinite(values[place]):
             break
-    return [looks[place] for place in kept]
+        # which states are the bright ones: totals hardly tell a chain of levels from its reverse
+        order = tuple(np.argsort(levels[place]))
+        if len(kept) == _SHORT_CLIMBS:
+            others.setdefault(order, int(place))
+        elif all(np.abs(levels[place] - levels[other]).max() > _SAME_LEVELS for other in kept):
+            kept.append(int(place))
+    seen = {tuple(np.argsort(levels[place])) for place in kept}
+    more = [place for order, place in others.items() if order not in seen]
+    return [looks[place] for place in [*kept, *more[:_OTHER_ORDERS]]]
 
 
 def _by_totals(
