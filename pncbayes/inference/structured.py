@@ -46,6 +46,8 @@ _SHIFT_SD, _WIDTH_SD = 0.67, 0.1 / WIDTH_STEP
 _MOST_Z = 7.5
 _STEP = 1e-5
 _LEAST_RATE_PER_S = 1e-9
+# Rounds of working out photons anew, and the gain at which they end, in nats.
+_MOST_ROUNDS, _SETTLED_NATS = 40, 0.01
 
 
 # Parameters whose priors come from the recording.
@@ -174,9 +176,21 @@ class StructuredPosterior:
         """Likelihood of the counts alone."""
         return BinnedLikelihood(self.counts, self.width_s)
 
-    def no_photons(self) -> Array:
-        """Photons of a first bound."""
-        return np.zeros((self.model.n_states, self.counts.shape[1]))
+    def first_photons(self, z: Array) -> Array:
+        """Photons of a first bound: of each state as many, with the shape that its parts make.
+
+        Parameters
+        ----------
+        z
+            Coordinates, shape ``(size,)``.
+
+        Returns
+        -------
+        ndarray, shape ``(n_states, n_gates)``
+        """
+        gates, _, _ = self.rates(z)
+        shape = gates / gates.sum(axis=1, keepdims=True)
+        return np.asarray(self.counts.sum() / len(gates) * shape)
 
     def bound(
         self, z: Array, photons: Array, *, with_slope: bool = True, with_photons: bool = True
@@ -265,11 +279,20 @@ class StructuredPosterior:
         total = gates.sum(axis=1)
         return total, concentration * gates / total[:, None], rates
 
-    def settled(self, z: Array, photons: Array, *, n_rounds: int = 1) -> Bound:
-        """Bound after `n_rounds` of working out the photons anew."""
-        for _ in range(n_rounds):
+    def settled(self, z: Array, photons: Array | None = None) -> Bound:
+        """Bound with slope, after the photons have been worked out anew until nothing changes.
+
+        Parameters
+        ----------
+        z
+            Coordinates, shape ``(size,)``.
+        photons
+            To begin with, shape ``(n_states, n_gates)``; `first_photons` if there are none.
+        """
+        photons, last = self.first_photons(z) if photons is None else photons, -np.inf
+        for _ in range(_MOST_ROUNDS):
             found = self.bound(z, photons, with_slope=False)
-            if not np.isfinite(found.value):
-                return found
-            photons = found.photons
+            if not found.value > last + _SETTLED_NATS:
+                break
+            photons, last = found.photons, found.value
         return self.bound(z, photons)

@@ -45,6 +45,8 @@ _ABOVE, _RETAKES = 2.0, 3
 # Nats behind the best hypothesis beyond which Laplace's figure will do.
 _HOPELESS = 30.0
 _NEVER, _FAR = -1e30, 1e3
+# Rounds of working out the photons of a draw, and the gain at which they end, in nats.
+_MOST_ROUNDS, _SETTLED_NATS = 12, 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,12 +227,15 @@ def _grouped(modes: list[tuple[Array, Bound]]) -> list[list[tuple[Array, Bound]]
 
 
 def _value(posterior: StructuredPosterior, z: Array, photons: Array) -> float:
-    found = posterior.bound(z, photons, with_slope=False)
-    if not np.isfinite(found.value):
-        return _NEVER
-    # once more with the photons of this very point: the tighter bound there
-    again = posterior.bound(z, found.photons, with_slope=False, with_photons=False)
-    return max(found.value, again.value)
+    """Full bound at a point, from photons of a bound nearby."""
+    best = _NEVER
+    for _ in range(_MOST_ROUNDS):
+        found = posterior.bound(z, photons, with_slope=False)
+        gain, best = found.value - best, max(best, found.value)
+        if not gain > _SETTLED_NATS:
+            break
+        photons = found.photons
+    return best
 
 
 def find_structured_modes(
@@ -322,8 +327,8 @@ def _by_totals(
 
 
 def _at_a_glance(posterior: StructuredPosterior, z: Array) -> float:
-    nothing = posterior.no_photons()
-    return posterior.bound(z, nothing, with_slope=False, with_photons=False).value
+    first = posterior.first_photons(z)
+    return posterior.bound(z, first, with_slope=False, with_photons=False).value
 
 
 def mode_near(
@@ -331,8 +336,10 @@ def mode_near(
 ) -> tuple[Array, Bound]:
     """Mode of the full posterior near a point."""
     posterior = CompiledPosterior(posterior)
-    z, _ = _climb(posterior, z, _STEPS)
-    return _climb(posterior, _better_shape(posterior, z, _AT_END, rng), _STEPS)
+    found = _climb(posterior, z, _STEPS)
+    # with the photons held where they are, a step can look better than it is
+    other = _climb(posterior, _better_shape(posterior, found[0], _AT_END, rng), _STEPS)
+    return max(found, other, key=_height)
 
 
 def _height(found: tuple[Array, Bound]) -> float:
@@ -343,7 +350,7 @@ def _better_shape(
     posterior: CompiledPosterior, z: Array, effort: tuple[int, int], rng: np.random.Generator
 ) -> Array:
     """Best point for the photons of each state, among several shapes of decays."""
-    bound = posterior.settled(z, posterior.no_photons())
+    bound = posterior.settled(z)
     return _best_shape(posterior, z, bound, effort, rng) if np.isfinite(bound.value) else z
 
 
@@ -395,7 +402,7 @@ def _climb(posterior: StructuredPosterior, z: Array, n_steps: int) -> tuple[Arra
     Emitters that are alike are in the order bright to dim.
     """
     z = _in_order(posterior, z)
-    found = posterior.settled(z, posterior.no_photons())
+    found = posterior.settled(z)
     if not np.isfinite(found.value):
         return z, found
     damping, small = 1e-2, 0
@@ -413,5 +420,8 @@ def _climb(posterior: StructuredPosterior, z: Array, n_steps: int) -> tuple[Arra
             damping = max(damping * 6.0, 1e-3)
         if small >= 3 or damping > 1e8:
             break
-    z = _in_order(posterior, z)
-    return z, posterior.settled(z, posterior.no_photons(), n_rounds=2)
+    ordered, photons = _in_order(posterior, z), found.photons
+    if ordered is not z:
+        states = posterior.model.configurations.tolist()
+        photons = photons[[states.index(state[::-1]) for state in states]]
+    return ordered, posterior.settled(ordered, photons)

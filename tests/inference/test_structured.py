@@ -61,7 +61,7 @@ def test_of_one_state_the_bound_is_exact() -> None:
     exact += gammaln(kappa) - gammaln(kappa + n)
     exact += (gammaln(centre + photons) - gammaln(centre)).sum() - gammaln(one.counts + 1.0).sum()
     exact += stats.norm.logpdf(z).sum()
-    found = one.settled(z, one.no_photons(), n_rounds=2)
+    found = one.settled(z)
     np.testing.assert_allclose(found.photons[0], photons, rtol=1e-9)
     assert found.value == pytest.approx(exact, abs=1e-5)
     # any other guess of the photons is below
@@ -72,7 +72,7 @@ def test_of_one_state_the_bound_is_exact() -> None:
 def test_slope_is_that_of_differences(name: str) -> None:
     one = posterior(name)
     z = 0.4 * np.random.default_rng(6).standard_normal(one.size)
-    photons = one.bound(z, one.no_photons()).photons
+    photons = one.settled(z).photons
     found = one.bound(z, photons)
     step = 1e-4 * np.eye(one.size)
 
@@ -89,7 +89,7 @@ def test_points_that_no_dot_has_are_impossible() -> None:
     one = posterior("auger")
     z = np.zeros(one.size)
     z[0] = 9.0
-    assert one.bound(z, one.no_photons()).value == -np.inf
+    assert one.bound(z, np.zeros((one.model.n_states, one.counts.shape[1]))).value == -np.inf
 
 
 @cache

@@ -94,7 +94,7 @@ def test_evidence_and_draws_are_those_of_a_brute_force_integral(free: tuple[str,
     for i, x in enumerate(axes[0]):
         for j, y in enumerate(axes[1]):
             z[places] = x, y
-            logs[i, j] = evidence._value(posterior, z, posterior.no_photons())
+            logs[i, j] = evidence._value(posterior, z, posterior.first_photons(z))
     edge = np.concatenate([logs[0], logs[-1], logs[:, 0], logs[:, -1]])
     assert edge.max() < logs.max() - 12.0
     steps = np.prod([axis[1] - axis[0] for axis in axes])
@@ -182,10 +182,9 @@ def test_the_order_of_emitters_changes_nothing_but_names() -> None:
     ordered = evidence._in_order(posterior, z)
     assert ordered[first] > ordered[second]
     np.testing.assert_array_equal(evidence._in_order(posterior, ordered), ordered)
-    nothing = posterior.no_photons()
-    values = [posterior.bound(point, nothing).value for point in (z, ordered)]
+    values = [posterior.settled(point).value for point in (z, ordered)]
     assert values[0] == pytest.approx(values[1], abs=1e-6)
-    assigned = Assigned(posterior, ordered, posterior.settled(ordered, nothing))
+    assigned = Assigned(posterior, ordered, posterior.settled(ordered))
     assert np.isfinite(assigned.light(ordered[None])[0])
     assert np.isneginf(assigned.light(z[None])[0])
 
@@ -241,6 +240,6 @@ def test_the_compiled_posterior_is_the_given_one(name: str) -> None:
     for z in np.random.default_rng(2).standard_normal((5, given.size)):
         for one, other in zip(given.rates(z), compiled.rates(z), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-9)
-        one, other = given.settled(z, given.no_photons()), compiled.settled(z, given.no_photons())
+        one, other = given.settled(z), compiled.settled(z)
         assert one.value == pytest.approx(other.value, abs=1e-6)
         np.testing.assert_allclose(one.slope, other.slope, rtol=1e-4, atol=1e-3)
