@@ -132,7 +132,7 @@ def detection_limit(
 
     Named is a state as in `fit`: its mechanism has a probability above 0.8, and for ``auger``,
     ``hot_carrier`` and ``nbc`` the standard deviation of ln R, taken as if no mechanism were
-    known, is at most 0.25.
+    known, is at most 0.25; for ``hot_carrier`` that of unresolved charging is at most 0.05.
     The limit is the least number of photons from which on this is so in 90 % of recordings. They
     are simulated: the photons of the dim state in 24 delay gates; and, from the Fisher information
     of the exciton's photons and the priors, what is known of the signal, lifetime and shape of its
