@@ -141,11 +141,11 @@ def lines_of(rows: pd.DataFrame) -> list[str]:
         f"{HOT_CARRIER_BRIGHTNESS:g} of the brightness, a background known to a tenth and a "
         "response whose width is known to",
         "5 %, and that it is known which photons are of the dim state; how many a fit needs is in",
-        "`benchmarks/results/detection_check.md`. Where rows of a trion agree, the rule decides that",
-        "ln R has to be known to 0.25. To name a hot-carrier state among all others takes most:",
-        "charging faster than a bin looks like it but for a few per cent of fast light, and has to",
-        "be excluded (probability at most 0.05). Other seeds differ by about a tenth; in those rows",
-        "by up to a half.",
+        "`benchmarks/results/detection_check.md`. Where rows of a trion agree, the rule decides",
+        "that ln R has to be known to 0.25. To name a hot-carrier state among all others takes",
+        "most: charging faster than a bin looks like it but for a few per cent of fast light, and",
+        "has to be excluded (probability at most 0.05). Other seeds differ by about a tenth; in",
+        "those rows by up to a half.",
         "",
     ]
     header = ["true, other", "background", *[f"response {1e3 * w:g} ps" for w in RESPONSES_NS]]
