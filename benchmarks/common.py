@@ -62,7 +62,7 @@ _NOT_COUNTED = {
     "results.py", "sensitivity.py", "shared_kernels.py", "shared_parameters.py",
     "state_evidence.py", "straight.py", "structured.py", "structured_assigned.py",
     "structured_compiled.py", "structured_evidence.py", "structured_pymc.py",
-    "structured_starts.py", "trace.py", "walkers.py",
+    "structured_search.py", "structured_starts.py", "trace.py", "walkers.py",
 }  # fmt: skip
 
 Row = dict[str, Any]

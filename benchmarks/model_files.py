@@ -30,7 +30,8 @@ from scipy.stats import chisquare, kstest
 from pncbayes.inference.compare_models import compare_models
 from pncbayes.inference.grid import choose_grid
 from pncbayes.inference.structured import StructuredPosterior
-from pncbayes.inference.structured_evidence import mode_near, structured_evidence
+from pncbayes.inference.structured_evidence import structured_evidence
+from pncbayes.inference.structured_search import mode_near
 from pncbayes.physics.modelfile import load_model
 from pncbayes.physics.structured_file import structured_names
 
@@ -43,8 +44,9 @@ CODE = (
     "inference/checks.py", "inference/compare_models.py", "inference/straight.py",
     "inference/structured.py", "inference/structured_assigned.py",
     "inference/structured_compiled.py", "inference/structured_evidence.py",
-    "inference/structured_starts.py", "inference/walkers.py", "physics/structures.py",
-    "physics/structured_emission.py", "physics/structured_kernels.py", "physics/tied_decay.py",
+    "inference/structured_search.py", "inference/structured_starts.py", "inference/walkers.py",
+    "physics/structures.py", "physics/structured_emission.py", "physics/structured_kernels.py",
+    "physics/tied_decay.py",
 )  # fmt: skip
 QUANTILES, ALLOWED, LEVEL = (0.05, 0.95), (0.85, 0.95), 0.05
 RANK_BINS, AS_GOOD_NATS, SURE, N_RESAMPLED = 5, 1.0, 0.8, 1000

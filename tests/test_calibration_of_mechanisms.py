@@ -48,3 +48,15 @@ def test_intervals_of_model_files_hold_the_truth(name: str) -> None:
     # parameters of one dot are not independent: 75 % is five sd of independent ones below 90 %
     assert np.mean(inside) > 0.75
     assert sum(row["above_truth_nats"] > -1.0 for row in rows) >= N_DOTS - 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pncbayes.PncbayesWarning")
+@pytest.mark.parametrize(
+    ("name", "trace"),
+    [("auger", 27), ("two_emitters", 4), ("two_emitters", 18), ("two_emitters", 21)],
+)
+def test_modes_that_are_hard_to_find_are_found(name: str, trace: int) -> None:
+    """Levels in another order; states that overlap; levels of one brightness, changed over."""
+    row = model_files.work(common.Task(trace, f"ranks_{name}"))
+    assert row["above_truth_nats"] > -1.0

@@ -26,8 +26,8 @@ from pncbayes.inference.optimum import find_modes
 from pncbayes.inference.posterior import Posterior
 from pncbayes.inference.pymc_model import model_of
 from pncbayes.inference.structured import StructuredPosterior, instrument_priors
-from pncbayes.inference.structured_evidence import find_structured_modes
 from pncbayes.inference.structured_pymc import structured_model_of
+from pncbayes.inference.structured_search import find_structured_modes
 from pncbayes.photons.binning import bin_photons, merge_empty_gates, photons_of, rebin
 from pncbayes.photons.stream import Photons
 from pncbayes.physics.modelfile import ModelFile, load_model

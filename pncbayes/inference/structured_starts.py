@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from pncbayes.inference.structured_compiled import CompiledPosterior
 from pncbayes.physics.modelfile import load_model
 from pncbayes.physics.structures import Part
 
-__all__ = ["SeenLevels", "levels_seen", "smaller", "starts"]
+__all__ = ["SeenLevels", "exchanged", "levels_seen", "smaller", "starts"]
 
 Array = NDArray[np.float64]
 
@@ -31,6 +32,8 @@ _NARROW = {
     "biexciton_share": 0.6,
 }  # fmt: skip
 _MOST_COORDINATE = 4.0
+# Brightness over the exciton's from which a level may change places with it.
+_ALIKE = 0.6
 _FAINT = 1e-3
 
 
@@ -130,6 +133,52 @@ def starts(
         np.array([_start(posterior, levels, by_levels, unseen, rng) for _ in range(n)])
         for by_levels, unseen in kinds
     ]
+
+
+def exchanged(posterior: StructuredPosterior, z: Array) -> list[Array]:
+    """Points at which two levels of nearly the same brightness have changed places.
+
+    Which of the two is the exciton is then said by the decays alone, and no climb leads across.
+
+    Parameters
+    ----------
+    posterior
+        The posterior.
+    z
+        A point, shape ``(size,)``.
+    """
+    model, names, values = posterior.model, posterior.names, posterior.values(z)
+    points = [z]
+    for emitter, part in itertools.product(range(model.n_emitters), model.parts):
+        if part.mechanism != "other" or part.n_levels != 2:
+            continue
+        of_part = {
+            key: model.part_parameter(part, key, emitter)
+            for key in ("relative_brightness", "relative_lifetime", *part.rate_keys())
+        }
+        own = {key: float(values[name]) for key, name in of_part.items()}
+        if own["relative_brightness"] < _ALIKE:
+            continue
+        rate, lifetime = (
+            model.exciton_parameter(key, emitter)
+            for key in ("exciton_rate_per_s", "exciton_lifetime_ns")
+        )
+        up, down = part.rate_keys()
+        new = {
+            rate: float(values[rate]) * own["relative_brightness"],
+            lifetime: float(values[lifetime]) * own["relative_lifetime"],
+            of_part["relative_brightness"]: 0.5 * (1.0 + own["relative_brightness"]),
+            of_part["relative_lifetime"]: 1.0 / own["relative_lifetime"],
+            of_part[up]: own[down],
+            of_part[down]: own[up],
+        }
+        places = [names.index(name) for name in new]
+        coordinates = [coordinate_of(posterior.priors[name], value) for name, value in new.items()]
+        for point in list(points):
+            turned = point.copy()
+            turned[places] = coordinates
+            points.append(np.clip(turned, -_MOST_COORDINATE, _MOST_COORDINATE))
+    return points[1:]
 
 
 def _start(

@@ -13,12 +13,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import structured_dots
 
 from pncbayes.inference import structured_evidence as evidence
+from pncbayes.inference import structured_search as search
 from pncbayes.inference.straight import Straight
 from pncbayes.inference.structured import OWN, StructuredPosterior, coordinate_of
 from pncbayes.inference.structured_assigned import Assigned
 from pncbayes.inference.structured_compiled import CompiledPosterior
-from pncbayes.inference.structured_evidence import find_structured_modes, mode_near
-from pncbayes.inference.structured_starts import levels_seen, smaller, starts
+from pncbayes.inference.structured_search import find_structured_modes, mode_near
+from pncbayes.inference.structured_starts import exchanged, levels_seen, smaller, starts
 from pncbayes.inference.walkers import walk
 from pncbayes.physics.modelfile import LogNormal
 from pncbayes.physics.state_path import simulate_jumps
@@ -179,9 +180,9 @@ def test_the_order_of_emitters_changes_nothing_but_names() -> None:
     z = 0.3 * rng.standard_normal(posterior.size)
     first, second = (posterior.names.index(f"emitter_{e}_exciton_rate_per_s") for e in (1, 2))
     z[first], z[second] = -1.0, 1.0
-    ordered = evidence._in_order(posterior, z)
+    ordered = search.in_order(posterior, z)
     assert ordered[first] > ordered[second]
-    np.testing.assert_array_equal(evidence._in_order(posterior, ordered), ordered)
+    np.testing.assert_array_equal(search.in_order(posterior, ordered), ordered)
     values = [posterior.settled(point).value for point in (z, ordered)]
     assert values[0] == pytest.approx(values[1], abs=1e-6)
     assigned = Assigned(posterior, ordered, posterior.settled(ordered))
@@ -243,3 +244,32 @@ def test_the_compiled_posterior_is_the_given_one(name: str) -> None:
         one, other = given.settled(z), compiled.settled(z)
         assert one.value == pytest.approx(other.value, abs=1e-6)
         np.testing.assert_allclose(one.slope, other.slope, rtol=1e-4, atol=1e-3)
+
+
+def test_levels_of_one_brightness_change_places() -> None:
+    posterior, _ = posterior_of("two_emitters", 4)
+    names, z = posterior.names, np.zeros(posterior.size)
+    for emitter, brightness in ((1, 2.0), (2, -2.0)):
+        z[names.index(f"emitter_{emitter}_relative_brightness")] = brightness
+        z[names.index(f"emitter_{emitter}_relative_lifetime")] = 0.5
+        z[names.index(f"emitter_{emitter}_k_trap_per_s")] = 0.7
+    before = posterior.values(z)
+    (turned,) = (posterior.values(point) for point in exchanged(posterior, z))
+    shares = [before[f"emitter_1_relative_{key}"] for key in ("brightness", "lifetime")]
+    for key, factor in zip(("rate_per_s", "lifetime_ns"), shares, strict=True):
+        name = f"emitter_1_exciton_{key}"
+        assert turned[name] == pytest.approx(before[name] * factor)
+    assert turned["emitter_1_relative_lifetime"] == pytest.approx(1.0 / shares[1])
+    assert turned["emitter_1_k_trap_per_s"] == pytest.approx(before["emitter_1_k_detrap_per_s"])
+    assert turned["emitter_1_k_detrap_per_s"] == pytest.approx(before["emitter_1_k_trap_per_s"])
+    # a level of another brightness stays
+    assert turned["emitter_2_k_trap_per_s"] == pytest.approx(before["emitter_2_k_trap_per_s"])
+
+
+def test_photons_of_states_of_one_brightness_are_changed_over() -> None:
+    posterior, _ = posterior_of("two_emitters", 4)
+    z = np.zeros(posterior.size)
+    # two emitters that are alike: either one alone is as bright
+    photons = np.arange(4.0)[:, None] * np.ones((1, posterior.counts.shape[1]))
+    found = search._relabelled(posterior, z, photons)
+    assert [own[:, 0].tolist() for own in found] == [[0.0, 2.0, 1.0, 3.0]]
