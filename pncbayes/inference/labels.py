@@ -137,6 +137,7 @@ def label_states(
         one = SharedParameters(table, trace, posterior.model, state, n_states, exciton)
         top, value = one.climb(mean_photons, mean_seconds)
         found.append((one, top, value))
+    found = _climbed_from_each_other(found, mean_photons, mean_seconds)
     highest = max(value for _, _, value in found)
     found = [one for one in found if one[2] > highest - _FAR]
     found = [half for one in found for half in _halves(*one, mean_photons, mean_seconds)]
@@ -153,6 +154,25 @@ def label_states(
         logs.append(log_z + logsumexp(part.log_weights) - np.log(part.log_weights.size))
     by_reference = np.exp(np.array(logs) - logsumexp(logs))
     return _collect(parts, by_reference, photons, seconds, chosen, n_draws, rng)
+
+
+def _climbed_from_each_other(
+    found: list[tuple[SharedParameters, Array, float]], photons: Array, seconds: Array
+) -> list[tuple[SharedParameters, Array, float]]:
+    """Best point of each reference, looked for at what is shared under the best other one, too.
+
+    A climb that ends in a poor mode would decide between references.
+    """
+    better = []
+    for one, top, value in found:
+        others = [other for other in found if other[0] is not one]
+        if others:
+            near = max(others, key=lambda other: other[2])[1]
+            there, found_there = one.climb(photons, seconds, one.start_near(near, photons, seconds))
+            if found_there > value:
+                top, value = there, found_there
+        better.append((one, top, value))
+    return better
 
 
 def _halves(

@@ -168,6 +168,12 @@ class SharedParameters:
             *self.beliefs.mean[PAIR_SHARE:],
         ])  # fmt: skip
 
+    def start_near(self, top: Array, photons: Array, seconds: Array) -> Array:
+        """Where a climb begins that takes all but the exciton's light from another reference."""
+        start, own = top.copy(), self.start(photons, seconds)
+        start[[BRIGHT, LIFETIME]] = own[[BRIGHT, LIFETIME]]
+        return start
+
     def climb(
         self, photons: Array, seconds: Array, top: Array | None = None
     ) -> tuple[Array, float]:

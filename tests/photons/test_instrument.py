@@ -56,7 +56,8 @@ def simulate(
     flat = rng.uniform(0, PERIOD_NS, extra.size + dark.size)
     times = np.concatenate([times, extra, dark])
     delays = np.concatenate([delays % PERIOD_NS, flat])
-    order = np.argsort(times)
+    # an afterpulse has the time of its photon: unstable sorts differ between processors
+    order = np.argsort(times, kind="stable")
     detector = rng.integers(0, 2, times.size).astype(np.uint8)
     ticks = (delays[order] / TICK_NS).astype(np.int64) + shift_ticks * detector.astype(np.int64)
     return Photons(
@@ -97,9 +98,14 @@ def test_pulse_is_found_with_few_photons_and_not_in_noise():
 
 @pytest.mark.parametrize("shift_ticks", [0, 1, 37, -300])
 def test_shift_between_detectors(shift_ticks):
-    shifts = detector_shifts(simulate(shift_ticks=shift_ticks, duration_s=5.0))
-    assert shifts[0] - shifts[1] == shift_ticks
-    assert 0 in shifts.values()
+    found = []
+    for seed in range(3):
+        shifts = detector_shifts(simulate(seed, shift_ticks=shift_ticks, duration_s=5.0))
+        assert 0 in shifts.values()
+        found.append(shifts[0] - shifts[1])
+    # 25,000 photons of each fix it to a third of a tick or so
+    assert np.abs(np.array(found) - shift_ticks).max() <= 1
+    assert np.median(found) == shift_ticks
 
 
 def test_detector_of_another_laser_is_left_alone():
