@@ -17,7 +17,7 @@ from pncbayes.inference.gibbs import GibbsSampler, posterior_draws
 from pncbayes.inference.labels import Labels, label_states
 from pncbayes.inference.optimum import settle
 from pncbayes.inference.posterior import Parameters
-from pncbayes.inference.shared_kernels import BRIGHT, LIFETIME, SLACK
+from pncbayes.inference.shared_kernels import BRIGHT, LIFETIME, SCATTER, SLACK
 from pncbayes.physics.exciton import Exciton
 from pncbayes.physics.mechanism_kernels import AUGER, BACKGROUND, HOT_CARRIER, NBC, UNRESOLVED
 from pncbayes.physics.mechanisms import (
@@ -163,12 +163,14 @@ def _consequences(
         share = np.where(total > 0.0, by_mechanism / total, np.nan)
     by_state, per_draw = ("sample", "state"), ("sample",)
     own_ns = lifetime * exciton_ns[:, None]
+    scatter = np.exp(labels.shared[:, SCATTER, None] - labels.shared[:, BRIGHT, None]) / brightness
     return {
         "probability": (("state", "mechanism"), labels.probability),
         "reference": (("state",), labels.reference),
         "no_reference": ((), np.array(labels.no_reference)),
         "broad_log_radiative_ratio_sd": (("state",), _of_known(np.std, labels.broad_log_r)),
         "lifetime_over_response": (("state",), _of_known(np.median, own_ns) / width_ns),
+        "scatter_over_light": (("state",), _of_known(np.median, scatter)),
         "label": (by_state, labels.label.astype(np.float64)),
         "relative_brightness": (by_state, np.where(labels.label == UNRESOLVED, brightness, f)),
         "relative_lifetime": (by_state, np.where(labels.label == UNRESOLVED, np.nan, lifetime)),

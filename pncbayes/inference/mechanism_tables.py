@@ -19,6 +19,8 @@ _SURE, _KNOWN_LOG_R = 0.8, 0.25
 _NEEDS_LIFETIME = ("auger", "hot_carrier", "nbc")
 # A lifetime below this share of the width of the response is hidden by it.
 _HIDDEN = 0.25
+# Scattered laser light over a state's own from which on what it is of own light is not seen.
+_MOST_SCATTER = 1.0
 # Probability of unresolved charging above which no state is named a hot-carrier one.
 _EXCLUDED = 0.05
 _TAKES_PART = 0.05
@@ -147,10 +149,15 @@ class MechanismTables:
         # what lies within it cannot be told from scatter or biexcitons
         guessed = bool(self.group.attrs.get("response_is_estimated", 0))
         blurred = guessed and hidden < _HIDDEN and name in _NEEDS_LIFETIME
+        # what is left after most of the light is called scatter has any lifetime that one likes
+        scatter = 0.0
+        if "scatter_over_light" in self.group:
+            scatter = float(self.group["scatter_over_light"].values[state])
+        outshone = scatter > _MOST_SCATTER and name in _NEEDS_LIFETIME
         # charging that no bin shows looks like a hot-carrier trap: that has to be excluded
         charged = float(shares[list(names).index("unresolved_charging")])
         mimicked = name == "hot_carrier" and charged > _EXCLUDED
-        if most > _SURE and not (vague or blurred or mimicked):
+        if most > _SURE and not (vague or blurred or mimicked or outshone):
             return name, ""
         reasons = []
         if most <= _SURE:
@@ -160,6 +167,11 @@ class MechanismTables:
             reasons.append(
                 "charging faster than a bin looks the same, and is not excluded (probability "
                 f"{charged:.2f})"
+            )
+        if outshone:
+            reasons.append(
+                f"as {name} it would emit less than the laser light scattered into it ({scatter:.2g} "
+                "times its own)"
             )
         if vague:
             known = f"to a factor of {np.exp(sd):.2g}" if np.isfinite(sd) else "not at all"

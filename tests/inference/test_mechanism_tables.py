@@ -11,7 +11,13 @@ from pncbayes.physics.mechanisms import MECHANISMS
 
 
 def tables(
-    name: str, probability: float, *, log_r_sd: float = 0.05, width: float = 2.0, guess: int = 0
+    name: str,
+    probability: float,
+    *,
+    log_r_sd: float = 0.05,
+    width: float = 2.0,
+    guess: int = 0,
+    scatter: float = 0.0,
 ) -> MechanismTables:
     """A reference, and a state with a mechanism of given probability; the rest is `other`."""
     shares = np.zeros((2, len(MECHANISMS)))
@@ -24,6 +30,7 @@ def tables(
                 "reference": ("state", np.array([1.0, 0.0])),
                 "broad_log_radiative_ratio_sd": ("state", np.array([0.0, log_r_sd])),
                 "lifetime_over_response": ("state", np.array([10.0, width])),
+                "scatter_over_light": ("state", np.array([0.0, scatter])),
             },
             coords={"mechanism": list(MECHANISMS), "state": [0, 1]},
             attrs={"response_is_estimated": guess},
@@ -61,3 +68,20 @@ def test_a_lifetime_within_an_estimated_response_gets_no_name() -> None:
     assert tables("nbc", 0.9, width=0.3, guess=1).of_states["named_mechanism"].iloc[1] == "nbc"
     dark = tables("background", 0.9, width=0.1, guess=1).of_states.iloc[1]
     assert dark["named_mechanism"] == "background"
+
+
+@pytest.mark.parametrize("name", ["auger", "hot_carrier", "nbc"])
+def test_what_would_be_mostly_scattered_laser_light_gets_no_name(name: str) -> None:
+    assert tables(name, 0.95, scatter=0.9).of_states["named_mechanism"].iloc[1] == name
+    outshone = tables(name, 0.95, scatter=3.2).of_states.iloc[1]
+    assert outshone["named_mechanism"] == "undetermined"
+    assert outshone["reason"] == (
+        f"as {name} it would emit less than the laser light scattered into it (3.2 times its own)"
+    )
+    dark = tables("background", 0.95, scatter=3.2).of_states.iloc[1]
+    assert dark["named_mechanism"] == "background"
+
+
+def test_results_of_before_scatter_was_weighed_are_read() -> None:
+    old = MechanismTables(tables("nbc", 0.95).group.drop_vars("scatter_over_light"))
+    assert old.of_states["named_mechanism"].tolist() == ["reference", "nbc"]
