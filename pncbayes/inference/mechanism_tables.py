@@ -170,8 +170,8 @@ class MechanismTables:
             )
         if outshone:
             reasons.append(
-                f"as {name} it would emit less than the laser light scattered into it ({scatter:.2g} "
-                "times its own)"
+                f"as {name} it would emit less than the laser light scattered into it "
+                f"({scatter:.2g} times its own)"
             )
         if vague:
             known = f"to a factor of {np.exp(sd):.2g}" if np.isfinite(sd) else "not at all"

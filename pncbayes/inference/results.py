@@ -22,6 +22,9 @@ from pncbayes.inference.rate_tables import (
 
 __all__ = ["Fit", "load"]
 
+# Of states, what is not known without delays.
+_OF_DELAYS = ("lifetime_ns", "amplitude_per_s_ns")
+
 
 class Fit:
     """Result of `pncbayes.fit`.
@@ -66,13 +69,18 @@ class Fit:
 
         ``rate_per_s`` is signal counts per s at the detectors, after background; ``lifetime_ns``
         the amplitude-averaged lifetime (NaN where it cannot be said); ``occupancy`` the share of
-        the recording spent there.
+        the recording spent there. ``amplitude_per_s_ns`` is the decay at time zero, signal counts
+        per s and ns: their ratio, which over that of the exciton is the relative radiative rate.
         """
         frame: dict[str, Any] = {}
         n_states = self.most_probable_n_states
-        for name in ("rate_per_s", "lifetime_ns", "occupancy"):
-            known = name in self.tree["posterior"]
-            draws = self._draws(name) if known else np.full((1, n_states), np.nan)
+        unknown = np.full((1, n_states), np.nan)
+        known = {
+            name: self._draws(name) if name in self.tree["posterior"] else unknown
+            for name in ("rate_per_s", "lifetime_ns", "occupancy")
+        }
+        known["amplitude_per_s_ns"] = known["rate_per_s"] / known["lifetime_ns"]
+        for name, draws in known.items():
             parts = [interval(draws[:, state]) for state in range(n_states)]
             for key in ("mean", "sd", "q05", "q95"):
                 frame[f"{name}_{key}"] = [part[key] for part in parts]
@@ -253,9 +261,9 @@ class Fit:
         tables, takes_part = self._mechanisms, self.mechanisms
         for state, (_, row) in enumerate(self.states.iterrows()):
             entry: dict[str, Any] = {}
-            for name in ("rate_per_s", "lifetime_ns", "occupancy"):
+            for name in ("rate_per_s", "lifetime_ns", "occupancy", "amplitude_per_s_ns"):
                 parts = _parts(row, name)
-                unknown = name == "lifetime_ns" and not np.isfinite(parts["mean"])
+                unknown = name in _OF_DELAYS and not np.isfinite(parts["mean"])
                 entry[name] = None if unknown else parts
             if tables is None:
                 entry.update(mechanism=None, named_mechanism=None, reference=None)
@@ -297,6 +305,9 @@ class Fit:
             "k_trap_per_s": self.k_trap_per_s,
             "k_detrap_per_s": self.k_detrap_per_s,
             "auger_rate_per_ns": self.auger_rate_per_ns,
+            "mechanism_rates": (
+                None if tables is None else tables.draws_of_states().to_dict("records")
+            ),
             "on_fraction": self.on_fraction,
             "loss_budget": self.loss_budget,
             "diagnostics": self.diagnostics,

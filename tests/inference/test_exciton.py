@@ -44,6 +44,14 @@ def test_dot_that_never_visits_the_exciton_is_known_by_its_brightness() -> None:
     assert (table["reference"] < 0.01).all()
     assert any("no state of this dot is the exciton" in text for text in fit.warnings)
     assert not any(state["reference"] for state in fit.summary()["states"])
+    written = {
+        (row["state"], row["mechanism"], row["quantity"]): row["mean"]
+        for row in fit.summary()["mechanism_rates"]
+    }
+    assert written[0, "auger", "auger_rate_per_ns"] == fit.auger_rate_per_ns["mean"]
+    assert {(0, "auger", "radiative_scaling"), (1, "hot_carrier", "hot_carrier_yield")} <= set(
+        written
+    )
     yields = fit.mechanism_rates.set_index("quantity").loc["hot_carrier_yield"]
     assert yields["q05"] < 0.25 < yields["q95"]
     exciton = fit.tree["mechanisms"]["exciton_rate_per_s"].values

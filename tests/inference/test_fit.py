@@ -38,6 +38,7 @@ def test_states_contain_the_truth() -> None:
         # the response is estimated from the same photons
         assert contains(row, "lifetime_ns", lifetime_ns, slack=0.05)
         assert row["occupancy_mean"] == pytest.approx(spent[k], abs=0.01)
+        assert contains(row, "amplitude_per_s_ns", rate / lifetime_ns, slack=0.05)
         # and they say something
         assert row["rate_per_s_sd"] < 0.05 * rate
         assert row["lifetime_ns_sd"] < 0.15 * lifetime_ns
@@ -171,6 +172,8 @@ def test_summary_keeps_the_contract() -> None:
     ]
     assert all(set(rate["per_s"]) == INTERVAL for rate in summary["rates"])
     (dim,) = summary["trap_rates"]
+    # neither state has a mechanism with a rate of its own
+    assert summary["mechanism_rates"] == []
     named = summary["states"][1]["named_mechanism"]
     assert [rate["mechanism"] for rate in summary["rates"]] == [named, named]
     assert (dim["state"], dim["mechanism"]) == (1, named)
