@@ -15,6 +15,14 @@ os.environ["MPLBACKEND"] = "Agg"
 settings.register_profile("pncbayes", deadline=None, print_blob=True)
 settings.load_profile("pncbayes")
 
+# Files whose tests take longest: begun first, or one process is left alone with them at the end.
+LONGEST = ("test_notebooks.py",)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the longest files first."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
