@@ -110,7 +110,9 @@ class Assigned:
         self.n_switches = np.array([n for n, _ in counted])
         self.exposed_s = np.array([seconds for _, seconds in counted])
         self._of_z = z.copy()
-        self._straight = Straight(posterior, self._layout, z, bound.occupied_s)
+        self._straight = Straight(
+            posterior, self._layout, z, bound.occupied_s, np.setdiff1d(self.of_light, self.shape)
+        )
         # emitters that are alike are told apart by their brightness
         self._in_order = [
             names.index(posterior.model.exciton_parameter("exciton_rate_per_s", emitter))

@@ -31,8 +31,8 @@ Array = NDArray[np.float64]
 _REASSIGNED = 0.02
 # Other explanations of the same decays for walkers to begin at: how many, and steps towards each.
 _AT_WALK = (6, 60)
-# Moves of each walker, for few coordinates and for many; points at which the full bound is known.
-_SWEEPS, _MANY, _MORE_SWEEPS, _WEIGHED = 1000, 16, 1600, 200
+# Moves of each walker per coordinate and emitter; points at which the full bound is known.
+_SWEEPS, _WEIGHED = 100, 200
 # Nats by which a draw may lie above the mode, or the search is taken up again from there.
 _ABOVE, _RETAKES = 2.0, 3
 # Nats behind the best hypothesis beyond which Laplace's figure will do.
@@ -188,7 +188,7 @@ class _Around:
         def log_density(own: Array) -> Array:
             return self.assigned.light(self.assigned.from_straight(own))
 
-        n_sweeps = _SWEEPS if len(self._covariance) <= _MANY else _MORE_SWEEPS
+        n_sweeps = _SWEEPS * len(self._covariance) * self.assigned.posterior.model.n_emitters
         self.walked: Walked = walk(log_density, self._starts, self._covariance, n_sweeps, rng)
         self.log_integral = self.walked.log_integral + self.assigned.log_integral_of_rates
 

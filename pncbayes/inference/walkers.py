@@ -1,7 +1,8 @@
 """Draws of a cheap density of a dozen or two coordinates, and its integral: walkers, then a bridge.
 
 Laplace's density overlaps too little with a curved ridge for importance sampling; walkers follow
-the ridge, and with their draws the bridge needs no more than an overlap.
+the ridge, and with their draws the bridge needs no more than an overlap. Now and then they leap to
+a draw of a mixture that follows where they have been: along a ridge alone they take too long.
 
 References
 ----------
@@ -33,6 +34,8 @@ _WALKERS, _THIN, _FREEDOM, _COMPONENTS, _EM_STEPS = 64, 4, 7.0, 4, 20
 # Share of moves as long as the distance of two walkers: from one mode to another.
 _LONG, _JITTER = 0.1, 1e-3
 _SHARES = (0.3, 0.6, 1.0)
+# Share of moves that leap to a draw of a density that follows the walkers, and draws it is made of.
+_LEAPS, _FEW = 0.3, 3000
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,18 +97,31 @@ def walk(
         points[far] = first[far] + reach * rng.standard_normal((far.sum(), size)) @ across.T
         values[far] = log_density(points[far])
     halves = np.arange(_WALKERS // 2), np.arange(_WALKERS // 2, _WALKERS)
-    burn, kept = n_sweeps // 3, []
+    kept: list[Array] = []
+    leaps: _Mixture | None = None
+    burn = n_sweeps // 3
     for sweep in range(n_sweeps):
         if sweep in (burn // 4, burn // 2, burn):
             # moves change some directions of the walkers' own scatter at a time
             scatter = np.cov(points.T).reshape(size, size)
             across = np.linalg.cholesky(scatter + 0.02 * np.diag(np.diag(scatter)))
+            # and leap to draws of a density that follows where they were; after burn it is fixed
+            seen = np.concatenate(kept[len(kept) // 2 :] or [points])
+            leaps = _Mixture(seen, rng)
+            kept = []
         for moved, others in (halves, halves[::-1]):
-            proposed = points[moved] + _moves(points[others], across, rng)
-            found = log_density(proposed)
-            taken = np.log(rng.random(moved.size)) < found - values[moved]
+            if leaps is not None and rng.random() < _LEAPS:
+                proposed = leaps.draw(moved.size, rng)
+                found = log_density(proposed)
+                gain = found - values[moved] + leaps.log_density(points[moved])
+                gain -= leaps.log_density(proposed)
+            else:
+                proposed = points[moved] + _moves(points[others], across, rng)
+                found = log_density(proposed)
+                gain = found - values[moved]
+            taken = np.log(rng.random(moved.size)) < gain
             points[moved[taken]], values[moved[taken]] = proposed[taken], found[taken]
-        if sweep >= burn and sweep % _THIN == 0:
+        if sweep % _THIN == 0:
             kept.append(points.copy())
     chains = np.swapaxes(np.array(kept), 0, 1)
     return _integrate(log_density, chains, n_proposed, rng)
@@ -137,22 +153,40 @@ def _integrate(
         for place in range(size)
     ]
     effective = max(min(worth), 1.0)
-    known = chains[::2].reshape(-1, size)
     own = chains[1::2].reshape(-1, size)
     own = own[:: max(1, len(own) // n_proposed)]
-    densities, shares = _components(known[:: max(1, len(known) // 3000)], rng)
-    numbers = rng.multinomial(n_proposed, shares)
-    proposed = np.vstack([
-        density.rvs(n, random_state=rng).reshape(n, size)
-        for density, n in zip(densities, numbers, strict=True) if n
-    ])  # fmt: skip
+    density = _Mixture(chains[::2].reshape(-1, size), rng)
+    proposed = density.draw(n_proposed, rng)
 
     def ratio(points: Array) -> Array:
-        logs = [np.log(s) + d.logpdf(points) for s, d in zip(shares, densities, strict=True)]
-        return np.asarray(log_density(points) - logsumexp(logs, axis=0))
+        return np.asarray(log_density(points) - density.log_density(points))
 
     log_integral, error = bridge(ratio(own), ratio(proposed), 0.5 * effective)
     return Walked(chains.reshape(-1, size), log_integral, error, effective)
+
+
+class _Mixture:
+    """A density that follows draws."""
+
+    def __init__(self, points: Array, rng: np.random.Generator) -> None:
+        self._parts, self._shares = _components(points[:: max(1, len(points) // _FEW)], rng)
+        self._size = points.shape[1]
+
+    def draw(self, n: int, rng: np.random.Generator) -> Array:
+        """Return draws, shape ``(n, size)``, in any order."""
+        numbers = rng.multinomial(n, self._shares)
+        return np.vstack([
+            part.rvs(number, random_state=rng).reshape(number, self._size)
+            for part, number in zip(self._parts, numbers, strict=True) if number
+        ])  # fmt: skip
+
+    def log_density(self, points: Array) -> Array:
+        """Return its log at points of shape ``(n, size)``."""
+        logs = [
+            np.log(share) + np.atleast_1d(part.logpdf(points))
+            for share, part in zip(self._shares, self._parts, strict=True)
+        ]
+        return np.asarray(logsumexp(logs, axis=0))
 
 
 def _components(points: Array, rng: np.random.Generator) -> tuple[list[Any], Array]:

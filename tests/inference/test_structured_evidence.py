@@ -163,7 +163,8 @@ def test_straight_coordinates_keep_volumes_and_can_be_undone() -> None:
     for name, n_states in (("nbc", 2), ("mixed", 4), ("two_emitters", 4)):
         posterior, z = posterior_of(name, n_states)
         layout = layout_of(posterior.model, posterior.recorder, posterior.names, posterior.priors)
-        straight = Straight(posterior, layout, z, np.arange(n_states, 0.0, -1.0))
+        every = np.arange(len(posterior.names))
+        straight = Straight(posterior, layout, z, np.arange(n_states, 0.0, -1.0), every)
         np.testing.assert_allclose(straight.bent(z[None])[0], z, atol=1e-12)
         points = z + 0.5 * rng.standard_normal((20, z.size))
         bent = straight.bent(points)
@@ -172,6 +173,24 @@ def test_straight_coordinates_keep_volumes_and_can_be_undone() -> None:
         steps = 1e-5 * np.eye(z.size)
         jacobian = straight.bent(points[0] + steps) - straight.bent(points[0] - steps)
         assert np.linalg.det(jacobian / 2e-5) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_two_emitters_share_what_they_add_up_to_in_straight_coordinates() -> None:
+    # levels A + B, a + B, A + b: how they are split between the two, they do not say
+    posterior, z = posterior_of("two_emitters", 4)
+    layout = layout_of(posterior.model, posterior.recorder, posterior.names, posterior.priors)
+    seconds = np.full(4, 10.0)
+    light = [n for n, name in enumerate(posterior.names) if name.startswith("emitter_")]
+    straight = Straight(posterior, layout, z, seconds, np.array(light))
+    rates = [posterior.names.index(f"emitter_{e}_exciton_rate_per_s") for e in (1, 2)]
+    (free,) = set(rates) - set(straight.shifted.tolist())
+    moved = z.copy()
+    moved[free] += 0.1
+    before, plain, kept = (
+        posterior.rates(point)[0].sum(axis=1) for point in (z, moved, straight.bent(moved[None])[0])
+    )
+    assert np.abs(plain / before - 1.0).max() > 0.01
+    np.testing.assert_allclose(kept, before, rtol=1e-4)
 
 
 def test_the_order_of_emitters_changes_nothing_but_names() -> None:
