@@ -53,7 +53,8 @@ ROOT_SEED = 20_260_701
 OURS = "pncbayes"
 # what has no part in the number of states and the intervals
 _NOT_COUNTED = {
-    "__init__.py", "arguments.py", "build.py", "checks.py", "compare_models.py", "comparison.py",
+    "__init__.py", "alike.py", "arguments.py", "build.py", "checks.py", "compare_models.py",
+    "comparison.py",
     "compile_ahead.py", "detection.py", "detection_arguments.py", "fit.py", "intervals.py",
     "jax_kernels.py", "jax_op.py", "judge.py", "label_counts.py", "label_kernels.py", "labels.py",
     "levels.py", "mechanism_group.py", "mechanism_tables.py", "naming.py", "naming_surface.py",

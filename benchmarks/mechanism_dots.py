@@ -42,12 +42,13 @@ class Dim:
         if mechanism == "auger":
             # 0.1 to 3 ns, and no longer than without Auger loss
             scaling = float(np.exp(np.log(2.0) + 0.2 * rng.standard_normal()))
-            longest = lifetime_ns / max(1.0 + (scaling - 1.0) * exciton["yield"], 1.05)
+            # that of a trion without Auger loss, of which all exponentials are as much faster
+            radiative = (scaling - 1.0) * exciton["yield"] / lifetime_ns
+            longest = min((amplitudes / (rates + radiative)).sum(), lifetime_ns / 1.05)
             own_ns = float(np.exp(rng.uniform(np.log(0.1), np.log(min(3.0, longest)))))
             self.lifetime = own_ns / lifetime_ns
             self.brightness = scaling * self.lifetime
-            extra = 1.0 / self.lifetime - 1.0 - (scaling - 1.0) * exciton["yield"]
-            self.auger_rate_per_ns = extra / lifetime_ns
+            self.auger_rate_per_ns = extra_rate(amplitudes, rates, self.lifetime) - radiative
         elif mechanism == "hot_carrier":
             self.brightness, self.lifetime = float(rng.uniform(0.05, 0.9)), 1.0
         elif mechanism == "nbc":

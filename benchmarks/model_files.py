@@ -41,7 +41,8 @@ MODELS = structured_names()
 CELLS = (*(f"ranks_{name}" for name in MODELS), "recovery")
 N_TRACES, N_RECOVERY, N_QUICK = 100, 300, 6
 CODE = (
-    "inference/checks.py", "inference/compare_models.py", "inference/straight.py",
+    "inference/alike.py", "inference/checks.py", "inference/compare_models.py",
+    "inference/straight.py",
     "inference/structured.py", "inference/structured_assigned.py",
     "inference/structured_compiled.py", "inference/structured_evidence.py",
     "inference/structured_search.py", "inference/structured_starts.py", "inference/walkers.py",

@@ -17,7 +17,7 @@ from pncbayes.inference.gibbs import GibbsSampler, posterior_draws
 from pncbayes.inference.labels import Labels, label_states
 from pncbayes.inference.optimum import settle
 from pncbayes.inference.posterior import Parameters
-from pncbayes.inference.shared_kernels import BRIGHT, LIFETIME, SCATTER, SLACK
+from pncbayes.inference.shared_kernels import BRIGHT, LIFETIME, SCATTER, SLACK, unpack
 from pncbayes.physics.exciton import Exciton
 from pncbayes.physics.mechanism_kernels import AUGER, BACKGROUND, HOT_CARRIER, NBC, UNRESOLVED
 from pncbayes.physics.mechanisms import (
@@ -29,6 +29,7 @@ from pncbayes.physics.mechanisms import (
 )
 from pncbayes.physics.modelfile import ModelFile
 from pncbayes.physics.tied_decay import decay_table
+from pncbayes.physics.tied_kernels import extra_rate
 
 __all__ = ["mechanisms_group"]
 
@@ -148,8 +149,9 @@ def _consequences(
     is_label = {name: labels.label == number for number, name in enumerate(MECHANISMS)}
     log_r = labels.log_brightness - labels.log_lifetime
     scaling = radiative_scaling(log_r, np.exp(labels.shared[:, SLACK, None]), priors, rng)
-    auger = auger_rate_per_ns(lifetime, scaling, exciton_ns[:, None], priors, rng)
-    centres = np.maximum(1.0 / lifetime - 1.0, 0.0) / exciton_ns[:, None]
+    added = _added_rates(labels, lifetime)
+    auger = auger_rate_per_ns(added, scaling, exciton_ns[:, None], priors, rng)
+    centres = np.maximum(added, 0.0)
     charged = charging_shares(labels.log_brightness, labels.log_lifetime, priors.scaling_median)
 
     def only(name: str, values: Array) -> Array:
@@ -184,6 +186,20 @@ def _consequences(
         "loss_share": (("sample", "mechanism"), share),
         "effective_paths": ((), np.array(labels.effective_paths)),
     }
+
+
+def _added_rates(labels: Labels, lifetime: Array) -> Array:
+    """Rate per ns by which each exponential of the exciton's decay is faster in a state.
+
+    Of a decay of two exponentials it is less than the difference of the inverse mean lifetimes.
+    """
+    added = np.full(lifetime.shape, math.nan)
+    amplitudes, rates = np.empty(2), np.empty(2)
+    for draw, point in enumerate(labels.shared):
+        unpack(point, amplitudes, rates)
+        for state in np.flatnonzero(np.isfinite(lifetime[draw])):
+            added[draw, state] = extra_rate(amplitudes, rates, lifetime[draw, state])
+    return added
 
 
 def _of_known(what: Callable[[Array], np.floating], values: Array) -> Array:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
+from pncbayes.inference.alike import alike_pairs
 from pncbayes.inference.straight import Straight
 from pncbayes.inference.structured import Bound, value_of
 from pncbayes.inference.structured_compiled import CompiledPosterior
@@ -34,8 +35,9 @@ Array = NDArray[np.float64]
 _EDGE, _LEAST_RATE_PER_S = 7.4, 1e-9
 _NEVER = -1e30
 _STEP, _WIDE_STEP, _HESSIAN_STEP = 1e-4, 1e-2, 0.02
-# Coordinates at which the density of one rate of switching is tabulated.
-_TABLE = np.linspace(-7.0, 7.0, 2801)
+# Coordinates between which the density of one rate of switching is looked for, nats below its top
+# at which it ends, and points at which it is tabulated.
+_GLANCE, _ENDS, _N_TABLE = np.linspace(-7.0, 7.0, 1401), 45.0, 2001
 # Least share of the information of complete data that the data are taken to have.
 _LEAST_SHARE = 0.02
 # What shapes the decay of the exciton, or adds to it, without a change of brightness.
@@ -113,11 +115,8 @@ class Assigned:
         self._straight = Straight(
             posterior, self._layout, z, bound.occupied_s, np.setdiff1d(self.of_light, self.shape)
         )
-        # emitters that are alike are told apart by their brightness
-        self._in_order = [
-            names.index(posterior.model.exciton_parameter("exciton_rate_per_s", emitter))
-            for emitter in range(posterior.model.n_emitters)
-        ]
+        # what is alike is told apart by its light
+        self._in_order = [pair for pair in alike_pairs(posterior) if not is_rate[list(pair)].any()]
         self._share = np.ones(self.of_rates.size)
         self._tabulate()
         self._offset = 0.0
@@ -164,32 +163,40 @@ class Assigned:
         return np.asarray(self._share[number] * (own - self.exposed_s[number] * rate))
 
     def _tabulate(self) -> None:
-        self._tables = [
-            self._log_of_rate(number, _TABLE) - 0.5 * _TABLE**2
-            for number in range(self.of_rates.size)
-        ]
+        """Tabulate the density of each rate where it is: it may be as narrow as a hundredth."""
+        self._tables = []
+        for number in range(self.of_rates.size):
+            glance = self._log_of_rate(number, _GLANCE) - 0.5 * _GLANCE**2
+            counts = np.flatnonzero(glance > glance.max() - _ENDS)
+            low, high = max(counts[0] - 1, 0), min(counts[-1] + 1, _GLANCE.size - 1)
+            at = np.linspace(_GLANCE[low], _GLANCE[high], _N_TABLE)
+            self._tables.append((at, self._log_of_rate(number, at) - 0.5 * at**2))
 
     @property
     def log_integral_of_rates(self) -> float:
         """Log of the integral over the coordinates of all rates of switching."""
-        step = np.log(_TABLE[1] - _TABLE[0])
-        return float(sum(logsumexp(table) + step for table in self._tables))
+        return float(sum(logsumexp(logs) + np.log(at[1] - at[0]) for at, logs in self._tables))
 
     def draw_rates(self, n: int, rng: np.random.Generator) -> Array:
         """Draws of the coordinates of the rates of switching, shape ``(n, n_rates)``."""
         columns = []
-        for table in self._tables:
-            below = np.cumsum(np.exp(table - table.max()))
-            columns.append(np.interp(rng.random(n), below / below[-1], _TABLE))
+        for at, logs in self._tables:
+            # each point stands for the cell around it
+            below = np.concatenate([[0.0], np.cumsum(np.exp(logs - logs.max()))])
+            half = 0.5 * (at[1] - at[0])
+            edges = np.append(at - half, at[-1] + half)
+            columns.append(np.interp(rng.random(n), below / below[-1], edges))
         return np.stack(columns, axis=1) if columns else np.empty((n, 0))
 
-    def light(self, points: Array) -> Array:
+    def light(self, points: Array, *, in_order: bool = True) -> Array:
         """Log density of brightness and decays, up to a constant.
 
         Parameters
         ----------
         points
             Coordinates, shape ``(n, size)``.
+        in_order
+            Zero density where emitters, or parts, that are alike are not in their order.
 
         Returns
         -------
@@ -204,8 +211,9 @@ class Assigned:
         )  # fmt: skip
         own = points[:, self.of_light]
         found += self._offset - 0.5 * (own**2).sum(axis=1)
-        out_of_order = (np.diff(points[:, self._in_order], axis=1) > 0.0).any(axis=1)
-        return np.asarray(np.where(out_of_order, -np.inf, found))
+        for first, second in self._in_order if in_order else ():
+            found[points[:, first] < points[:, second]] = -np.inf
+        return np.asarray(found)
 
     def from_straight(self, own: Array) -> Array:
         """Points of straight coordinates of light, shape ``(n, n_light)``; rates as at `z`."""
@@ -224,7 +232,9 @@ class Assigned:
         pairs = np.triu_indices(own)
         one, two = step * np.eye(own)[pairs[0]], step * np.eye(own)[pairs[1]]
         points = np.vstack([at + one + two, at + one - two, at - one + two, at - one - two])
-        values = np.maximum(self.light(self.from_straight(points)), _NEVER).reshape(4, -1)
+        # an edge where two emitters change names is no curvature
+        values = self.light(self.from_straight(points), in_order=False)
+        values = np.maximum(values, _NEVER).reshape(4, -1)
         hessian = np.zeros((own, own))
         hessian[pairs] = -(values[0] - values[1] - values[2] + values[3]) / (4.0 * step**2)
         hessian = hessian + np.triu(hessian, 1).T

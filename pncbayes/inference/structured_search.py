@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
+from pncbayes.inference.alike import in_order
 from pncbayes.inference.structured import Bound, StructuredPosterior
 from pncbayes.inference.structured_assigned import Assigned
 from pncbayes.inference.structured_compiled import CompiledPosterior
@@ -19,7 +20,6 @@ __all__ = [
     "MODE_GAP",
     "SHAPES",
     "find_structured_modes",
-    "in_order",
     "mode_near",
     "that_count",
 ]
@@ -136,7 +136,7 @@ def _by_totals(
     posterior: CompiledPosterior, totals: BinnedLikelihood, z: Array, rng: np.random.Generator
 ) -> Array:
     """The same levels with decays that fit the photons which the total counts give to each."""
-    gates, moves, _ = posterior.rates(in_order(posterior, z))
+    gates, moves, _ = posterior.rates(in_order(posterior, z)[0])
     total = gates.sum(axis=1)
     shares, _ = totals.smooth(total[:, None], moves)
     light = shares * total
@@ -145,7 +145,7 @@ def _by_totals(
     nothing, size = np.zeros(posterior.size), posterior.size
     return _best_shape(
         posterior,
-        in_order(posterior, z),
+        in_order(posterior, z)[0],
         Bound(0.0, nothing, photons, seconds, np.eye(size)),
         _AT_START,
         rng,
@@ -193,23 +193,6 @@ def _best_shape(
     return np.clip(best, -EDGE, EDGE)
 
 
-def in_order(posterior: StructuredPosterior, z: Array) -> Array:
-    """The same point with the brighter of two emitters first."""
-    model, names = posterior.model, posterior.names
-    if model.n_emitters < 2:
-        return z
-    places = [names.index(f"emitter_{e}_exciton_rate_per_s") for e in (1, 2)]
-    if z[places[0]] >= z[places[1]]:
-        return z
-    swapped = z.copy()
-    for place, name in enumerate(names):
-        for one, other in (("emitter_1_", "emitter_2_"), ("emitter_2_", "emitter_1_")):
-            if name.startswith(one):
-                swapped[names.index(name.replace(one, other))] = z[place]
-    swapped[len(names) :] = posterior.deviations(z)[::-1].ravel()
-    return swapped
-
-
 def _distinct(found: list[tuple[Array, Bound]]) -> list[tuple[Array, Bound]]:
     """Points that are far from all better ones, best first."""
     kept: list[tuple[Array, Bound]] = []
@@ -227,7 +210,7 @@ def _climb(
     Emitters that are alike are in the order bright to dim. `photons`: of each state, to begin with.
     """
     if photons is None:
-        z = in_order(posterior, z)
+        z, _ = in_order(posterior, z)
         found = posterior.settled(z)
     else:
         found = posterior.bound(z, photons)
@@ -248,8 +231,5 @@ def _climb(
             damping = max(damping * 6.0, 1e-3)
         if small >= 3 or damping > 1e8:
             break
-    ordered, photons = in_order(posterior, z), found.photons
-    if ordered is not z:
-        states = posterior.model.configurations.tolist()
-        photons = photons[[states.index(state[::-1]) for state in states]]
+    ordered, photons = in_order(posterior, z, found.photons)
     return ordered, posterior.settled(ordered, photons)

@@ -173,12 +173,15 @@ class _Mixture:
         self._size = points.shape[1]
 
     def draw(self, n: int, rng: np.random.Generator) -> Array:
-        """Return draws, shape ``(n, size)``, in any order."""
+        """Return draws, shape ``(n, size)``."""
         numbers = rng.multinomial(n, self._shares)
-        return np.vstack([
+        drawn = np.vstack([
             part.rvs(number, random_state=rng).reshape(number, self._size)
             for part, number in zip(self._parts, numbers, strict=True) if number
         ])  # fmt: skip
+        # each is offered to one walker: in the order of the parts, one walker would always get the
+        # same part, and not a draw of the mixture
+        return np.asarray(rng.permutation(drawn))
 
     def log_density(self, points: Array) -> Array:
         """Return its log at points of shape ``(n, size)``."""

@@ -143,18 +143,19 @@ def radiative_scaling(
 
 
 def auger_rate_per_ns(
-    lifetime_ratio: Array,
+    added_rate_per_ns: Array,
     scaling: Array,
     exciton_lifetime_ns: Array,
     priors: MechanismPriors,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    r"""Draw the Auger rate of trions, :math:`k_A = (1/g - 1 - (m - 1) Q_X) / t_X`.
+    r"""Draw the Auger rate of trions, :math:`k_A = x - (m - 1) Q_X / t_X`.
 
     Parameters
     ----------
-    lifetime_ratio
-        g, of any shape.
+    added_rate_per_ns
+        x, by which each exponential of the exciton's decay is faster in the trion, of any shape;
+        of a single one it is :math:`1/t_T - 1/t_X`.
     scaling
         m.
     exciton_lifetime_ns
@@ -170,11 +171,11 @@ def auger_rate_per_ns(
         Rates per ns, 0 or more.
     """
     low, high = priors.quantum_yield
-    extra = 1.0 / lifetime_ratio - 1.0
+    extra = added_rate_per_ns * exciton_lifetime_ns
     with np.errstate(divide="ignore", invalid="ignore"):
         most = np.where(scaling > 1.0, extra / (scaling - 1.0), high)
     most = np.clip(most, low, high)
-    quantum_yield = low + (most - low) * rng.random(np.shape(lifetime_ratio))
+    quantum_yield = low + (most - low) * rng.random(np.shape(extra))
     rate = (extra - (scaling - 1.0) * quantum_yield) / exciton_lifetime_ns
     return np.asarray(np.maximum(rate, 0.0))
 

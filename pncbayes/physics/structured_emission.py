@@ -93,7 +93,8 @@ def gate_rate_per_s(
     plain, scatter = shifted(table.shares), shifted(table.scatter)
     pair_ns = values["biexciton_lifetime_ns"]
     pair_shares = _interpolate(plain, xp.stack([(xp.log(pair_ns) - start) / step]), xp)[0]
-    shares = _delayed(plain, pair_ns, values["after_biexciton_share"], table, xp)
+    waiting = xp.minimum(values["after_biexciton_share"], 1.0)
+    shares = _delayed(plain, pair_ns, waiting, table, xp)
     emitters, exciton_total = [], 0.0
     for emitter in range(model.n_emitters):
         light, exciton = _of_emitter(

@@ -213,7 +213,7 @@ def fill_gate_rates(  # type: ignore[no-untyped-def]
     pair_ns = values[shared[3]]
     place = (math.log(pair_ns) - log_start) / log_step
     _add_decay(shares, blend, (pairs, 0.0, 0.0, log_start, log_step), place, 1.0, row, pairs)
-    wait = (pairs, pair_ns, values[shared[9]], log_start, log_step)
+    wait = (pairs, pair_ns, min(values[shared[9]], 1.0), log_start, log_step)
     light = np.zeros((n_configurations, n_gates))
     decay = np.empty(n_gates)
     exciton_total = 0.0

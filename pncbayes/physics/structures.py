@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -117,6 +116,12 @@ class Part:
     def is_counted(self) -> bool:
         """Whether a level is a number of independent traps, each switching by itself."""
         return self.mechanism in ("nbc", "hot_carrier")
+
+    def is_like(self, other: Part) -> bool:
+        """Whether another part has the same mechanism, levels and priors."""
+        return (self.mechanism, self.n_levels, dict(self.priors)) == (
+            other.mechanism, other.n_levels, dict(other.priors),
+        )  # fmt: skip
 
     def rate_keys(self) -> tuple[str, str]:
         """Keys of the rates up and down."""
@@ -217,11 +222,10 @@ class StructuredModel:
     @property
     def n_alike(self) -> int:
         """Ways to exchange emitters, and parts of the same priors, that change nothing."""
-        alike = Counter(
-            (part.mechanism, part.n_levels, tuple(sorted(part.priors.items(), key=str)))
-            for part in self.parts
+        ways = math.prod(
+            sum(part.is_like(other) for other in self.parts[: number + 1])
+            for number, part in enumerate(self.parts)
         )
-        ways: int = math.prod(math.factorial(n) for n in alike.values())
         exchanges: int = ways**self.n_emitters * math.factorial(self.n_emitters)
         return exchanges
 

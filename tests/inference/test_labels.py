@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,15 @@ from scipy.special import gammaln, logsumexp
 import pncbayes as pnc
 from pncbayes.inference.label_counts import label_probabilities
 from pncbayes.inference.label_kernels import Decays
+from pncbayes.inference.mechanism_group import _added_rates
 from pncbayes.inference.shared_kernels import (
     CONCENTRATION,
+    FAST,
+    LIFETIME,
     PAIR_LIFETIME,
     SHIFT,
+    SIZE,
+    SPREAD,
     WIDTH,
     Instrument,
     prepare,
@@ -321,6 +327,16 @@ def test_rates_and_losses_are_those_of_the_simulation() -> None:
     assert centre["q95"] > 0.495
     samples = fit.tree["mechanisms"]["exciton_lifetime_ns"].values
     assert abs(samples.mean() - 6.0) < 4 * samples.std() + 0.02
+
+
+def test_rates_of_centres_are_those_that_quench_both_exponentials() -> None:
+    # 2 and 10 ns, as much of each at time zero; a centre of 0.2 per ns makes 10/7 and 10/3 ns
+    point = np.zeros(SIZE)
+    point[LIFETIME], point[SPREAD], point[FAST] = np.log(6.0), np.log(5.0), 0.0
+    labels = SimpleNamespace(shared=point[None])
+    ratio = (10.0 / 7.0 + 10.0 / 3.0) / 12.0
+    added = _added_rates(labels, np.array([[1.0, ratio, np.nan]]))
+    np.testing.assert_allclose(added, [[0.0, 0.2, np.nan]], atol=1e-9)
 
 
 def test_mechanisms_can_be_left_out_and_change_nothing_else() -> None:

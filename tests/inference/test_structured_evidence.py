@@ -1,12 +1,14 @@
 """Evidence and draws of structured hypotheses, against integrals worked out otherwise."""
 
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
@@ -14,8 +16,10 @@ import structured_dots
 
 from pncbayes.inference import structured_evidence as evidence
 from pncbayes.inference import structured_search as search
+from pncbayes.inference import walkers
+from pncbayes.inference.alike import in_order
 from pncbayes.inference.straight import Straight
-from pncbayes.inference.structured import OWN, StructuredPosterior, coordinate_of
+from pncbayes.inference.structured import OWN, StructuredPosterior, coordinate_of, value_of
 from pncbayes.inference.structured_assigned import Assigned
 from pncbayes.inference.structured_compiled import CompiledPosterior
 from pncbayes.inference.structured_search import find_structured_modes, mode_near
@@ -138,6 +142,91 @@ def test_walkers_do_not_step_where_the_density_is_nothing(size: int) -> None:
     assert found.log_integral == pytest.approx(expected, abs=0.15)
 
 
+def test_leaps_of_a_poor_mixture_leave_the_density_as_it_is(monkeypatch) -> None:
+    # two modes, the smaller with a tenth; the mixture gives them a half each
+    monkeypatch.setattr(walkers, "_LEAPS", 1.0)
+
+    class Half(walkers._Mixture):
+        def __init__(self, points: np.ndarray, rng: np.random.Generator) -> None:
+            self._parts = [multivariate_normal([at], [[1.0]]) for at in (-4.0, 4.0)]
+            self._shares, self._size = np.array([0.5, 0.5]), 1
+
+    monkeypatch.setattr(walkers, "_Mixture", Half)
+
+    def log_density(points: np.ndarray) -> np.ndarray:
+        modes = [np.log(share) - 0.5 * (points[:, 0] - at) ** 2
+                 for share, at in ((0.1, -4.0), (0.9, 4.0))]  # fmt: skip
+        return np.logaddexp(*modes)
+
+    starts = np.array([[-4.0], [4.0]])
+    found = walk(log_density, starts, np.eye(1), 3000, np.random.default_rng(1))
+    assert (found.points[:, 0] < 0.0).mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_rates_of_switching_are_drawn_where_they_are() -> None:
+    posterior, z = a_centre()
+    bound = posterior.settled(z)
+    assigned = Assigned(posterior, z, bound)
+    for n in (30.0, 3e3, 6e4):
+        assigned.n_switches[:], assigned.exposed_s[:] = n, n / 3.0
+        assigned._tabulate()
+        prior = posterior.priors[posterior.names[assigned.of_rates[0]]]
+        rates = value_of(prior, assigned.draw_rates(20_000, np.random.default_rng(1)))
+        if n > 100.0:
+            # the prior says next to nothing
+            assert rates[:, 0].mean() == pytest.approx(3.0, abs=0.05 * 3.0 / np.sqrt(n))
+            assert rates[:, 0].std() == pytest.approx(3.0 / np.sqrt(n), rel=0.05)
+        grid = np.linspace(-7.0, 7.0, 400_001)
+        own = n * np.log(value_of(prior, grid))
+        own -= n / 3.0 * value_of(prior, grid) + 0.5 * grid**2
+        integral = logsumexp(own) + np.log(grid[1] - grid[0])
+        table = assigned._tables[0]
+        assert logsumexp(table[1]) + np.log(np.diff(table[0])[0]) == pytest.approx(
+            integral, abs=1e-3
+        )
+
+
+def test_laplace_sees_no_edge_where_emitters_are_as_bright() -> None:
+    posterior, z = posterior_of("two_emitters", 4)
+    assigned = Assigned(posterior, z, posterior.settled(z))
+    covariance, _ = assigned.curvature()
+    assert np.sqrt(np.diag(covariance)).min() > 1e-4
+
+
+@pytest.mark.parametrize("exchanged_parts", [False, True])
+def test_parts_that_are_alike_count_once(exchanged_parts: bool) -> None:
+    (model,) = structured_dots.narrowed("nbc").variants()[:1]
+    one = model.parts[0]
+    parts = (replace(one, name="a"), replace(one, name="b"))
+    model = replace(model, parts=parts)
+    assert model.n_alike == 2
+    recorder, own = structured_dots.instrument()
+    posterior = CompiledPosterior(
+        StructuredPosterior(model, np.zeros((1, 24)), 1e-9, recorder, own)
+    )
+    # in order, or not: the point is the same
+    z = 0.1 * np.random.default_rng(1).standard_normal(posterior.size)
+    places = [posterior.names.index(f"{name}_k_centre_per_ns") for name in "ab"]
+    z[places] = (-0.5, 0.5) if exchanged_parts else (0.5, -0.5)
+    photons = np.arange(4.0)[:, None] * np.ones(24)
+    ordered, moved = in_order(posterior, z, photons)
+    assert ordered[places[0]] > ordered[places[1]]
+    gates, rates, _ = posterior.rates(z)
+    order = (moved[:, 0]).astype(int)
+    assert (order.tolist() != [0, 1, 2, 3]) == exchanged_parts
+    np.testing.assert_allclose(posterior.rates(ordered)[0], gates[order])
+    np.testing.assert_allclose(posterior.rates(ordered)[1], rates[np.ix_(order, order)])
+    # without light the likelihood is one, and so is the evidence
+    assigned = Assigned(posterior, ordered, posterior.settled(ordered))
+    found = walk(
+        lambda own: assigned.light(assigned.from_straight(own)),
+        assigned.to_straight(ordered[None]), assigned.curvature()[0], 1500,
+        np.random.default_rng(2),
+    )  # fmt: skip
+    total = found.log_integral + assigned.log_integral_of_rates + np.log(model.n_alike)
+    assert total == pytest.approx(0.0, abs=0.2)
+
+
 def test_the_assigned_density_follows_the_bound() -> None:
     posterior, z = a_centre()
     z, bound = mode_near(posterior, z, np.random.default_rng(1))
@@ -199,9 +288,9 @@ def test_the_order_of_emitters_changes_nothing_but_names() -> None:
     z = 0.3 * rng.standard_normal(posterior.size)
     first, second = (posterior.names.index(f"emitter_{e}_exciton_rate_per_s") for e in (1, 2))
     z[first], z[second] = -1.0, 1.0
-    ordered = search.in_order(posterior, z)
+    ordered = in_order(posterior, z)[0]
     assert ordered[first] > ordered[second]
-    np.testing.assert_array_equal(search.in_order(posterior, ordered), ordered)
+    np.testing.assert_array_equal(in_order(posterior, ordered)[0], ordered)
     values = [posterior.settled(point).value for point in (z, ordered)]
     assert values[0] == pytest.approx(values[1], abs=1e-6)
     assigned = Assigned(posterior, ordered, posterior.settled(ordered))
