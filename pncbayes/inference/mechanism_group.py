@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.assemble import ordered_draws
@@ -17,7 +18,15 @@ from pncbayes.inference.gibbs import GibbsSampler, posterior_draws
 from pncbayes.inference.labels import Labels, label_states
 from pncbayes.inference.optimum import settle
 from pncbayes.inference.posterior import Parameters
-from pncbayes.inference.shared_kernels import BRIGHT, LIFETIME, SCATTER, SLACK, unpack
+from pncbayes.inference.shared_kernels import (
+    BRIGHT,
+    LIFETIME,
+    PAIR_POWER,
+    PAIR_SHARE,
+    SCATTER,
+    SLACK,
+    unpack,
+)
 from pncbayes.physics.exciton import Exciton
 from pncbayes.physics.mechanism_kernels import AUGER, BACKGROUND, HOT_CARRIER, NBC, UNRESOLVED
 from pncbayes.physics.mechanisms import (
@@ -165,14 +174,14 @@ def _consequences(
         share = np.where(total > 0.0, by_mechanism / total, np.nan)
     by_state, per_draw = ("sample", "state"), ("sample",)
     own_ns = lifetime * exciton_ns[:, None]
-    scatter = np.exp(labels.shared[:, SCATTER, None] - labels.shared[:, BRIGHT, None]) / brightness
+    added_light = _light_of_others(labels.shared, brightness) / brightness
     return {
         "probability": (("state", "mechanism"), labels.probability),
         "reference": (("state",), labels.reference),
         "no_reference": ((), np.array(labels.no_reference)),
         "broad_log_radiative_ratio_sd": (("state",), _of_known(np.std, labels.broad_log_r)),
         "lifetime_over_response": (("state",), _of_known(np.median, own_ns) / width_ns),
-        "scatter_over_light": (("state",), _of_known(np.median, scatter)),
+        "added_over_own_light": (("state",), _of_known(np.median, added_light)),
         "label": (by_state, labels.label.astype(np.float64)),
         "relative_brightness": (by_state, np.where(labels.label == UNRESOLVED, brightness, f)),
         "relative_lifetime": (by_state, np.where(labels.label == UNRESOLVED, np.nan, lifetime)),
@@ -200,6 +209,13 @@ def _added_rates(labels: Labels, lifetime: Array) -> Array:
         for state in np.flatnonzero(np.isfinite(lifetime[draw])):
             added[draw, state] = extra_rate(amplitudes, rates, lifetime[draw, state])
     return added
+
+
+def _light_of_others(shared: Array, brightness: Array) -> Array:
+    """Scatter and biexcitons in each state, over the signal of the exciton."""
+    scatter = np.exp(shared[:, SCATTER, None] - shared[:, BRIGHT, None])
+    power = expit(shared[:, PAIR_POWER, None])
+    return np.asarray(scatter + np.exp(shared[:, PAIR_SHARE, None]) * brightness**power)
 
 
 def _of_known(what: Callable[[Array], np.floating], values: Array) -> Array:

@@ -19,8 +19,8 @@ _SURE, _KNOWN_LOG_R = 0.8, 0.25
 _NEEDS_LIFETIME = ("auger", "hot_carrier", "nbc")
 # A lifetime below this share of the width of the response is hidden by it.
 _HIDDEN = 0.25
-# Scattered laser light over a state's own from which on what it is of own light is not seen.
-_MOST_SCATTER = 1.0
+# Scatter and biexcitons over a state's own light from which on a name would rest on these.
+_MOST_ADDED = 1.0
 # Probability of unresolved charging above which no state is named a hot-carrier one.
 _EXCLUDED = 0.05
 _TAKES_PART = 0.05
@@ -150,10 +150,10 @@ class MechanismTables:
         guessed = bool(self.group.attrs.get("response_is_estimated", 0))
         blurred = guessed and hidden < _HIDDEN and name in _NEEDS_LIFETIME
         # what is left after most of the light is called scatter has any lifetime that one likes
-        scatter = 0.0
-        if "scatter_over_light" in self.group:
-            scatter = float(self.group["scatter_over_light"].values[state])
-        outshone = scatter > _MOST_SCATTER and name in _NEEDS_LIFETIME
+        added = 0.0
+        if "added_over_own_light" in self.group:
+            added = float(self.group["added_over_own_light"].values[state])
+        outshone = added > _MOST_ADDED and name in _NEEDS_LIFETIME
         # charging that no bin shows looks like a hot-carrier trap: that has to be excluded
         charged = float(shares[list(names).index("unresolved_charging")])
         mimicked = name == "hot_carrier" and charged > _EXCLUDED
@@ -170,8 +170,8 @@ class MechanismTables:
             )
         if outshone:
             reasons.append(
-                f"as {name} it would emit less than the laser light scattered into it "
-                f"({scatter:.2g} times its own)"
+                f"as {name} it would emit less than the scatter and the biexcitons that its light "
+                f"is mixed with ({added:.2g} times its own)"
             )
         if vague:
             known = f"to a factor of {np.exp(sd):.2g}" if np.isfinite(sd) else "not at all"

@@ -17,7 +17,7 @@ def tables(
     log_r_sd: float = 0.05,
     width: float = 2.0,
     guess: int = 0,
-    scatter: float = 0.0,
+    added: float = 0.0,
 ) -> MechanismTables:
     """A reference, and a state with a mechanism of given probability; the rest is `other`."""
     shares = np.zeros((2, len(MECHANISMS)))
@@ -30,7 +30,7 @@ def tables(
                 "reference": ("state", np.array([1.0, 0.0])),
                 "broad_log_radiative_ratio_sd": ("state", np.array([0.0, log_r_sd])),
                 "lifetime_over_response": ("state", np.array([10.0, width])),
-                "scatter_over_light": ("state", np.array([0.0, scatter])),
+                "added_over_own_light": ("state", np.array([0.0, added])),
             },
             coords={"mechanism": list(MECHANISMS), "state": [0, 1]},
             attrs={"response_is_estimated": guess},
@@ -71,17 +71,18 @@ def test_a_lifetime_within_an_estimated_response_gets_no_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["auger", "hot_carrier", "nbc"])
-def test_what_would_be_mostly_scattered_laser_light_gets_no_name(name: str) -> None:
-    assert tables(name, 0.95, scatter=0.9).of_states["named_mechanism"].iloc[1] == name
-    outshone = tables(name, 0.95, scatter=3.2).of_states.iloc[1]
+def test_what_would_be_mostly_scatter_and_biexcitons_gets_no_name(name: str) -> None:
+    assert tables(name, 0.95, added=0.9).of_states["named_mechanism"].iloc[1] == name
+    outshone = tables(name, 0.95, added=3.2).of_states.iloc[1]
     assert outshone["named_mechanism"] == "undetermined"
     assert outshone["reason"] == (
-        f"as {name} it would emit less than the laser light scattered into it (3.2 times its own)"
+        f"as {name} it would emit less than the scatter and the biexcitons that its light is mixed "
+        "with (3.2 times its own)"
     )
-    dark = tables("background", 0.95, scatter=3.2).of_states.iloc[1]
+    dark = tables("background", 0.95, added=3.2).of_states.iloc[1]
     assert dark["named_mechanism"] == "background"
 
 
-def test_results_of_before_scatter_was_weighed_are_read() -> None:
-    old = MechanismTables(tables("nbc", 0.95).group.drop_vars("scatter_over_light"))
+def test_results_of_before_added_light_was_weighed_are_read() -> None:
+    old = MechanismTables(tables("nbc", 0.95).group.drop_vars("added_over_own_light"))
     assert old.of_states["named_mechanism"].tolist() == ["reference", "nbc"]
