@@ -132,6 +132,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--shard", default="1/1", metavar="I/N", help="the I-th of N parts")
     made.add_argument("--workers", type=int, default=1, help="processes, one thread each")
     made.add_argument("--write", action="store_true", help="write benchmarks/results/NAME.md")
+    made.add_argument("--name", help="with --write: write benchmarks/results/NAME.md")
     made.add_argument("--no-run", action="store_true", help="only the table of what is there")
     made.add_argument(
         "--any-code", action="store_true", help="keep rows of other versions of the code"
@@ -321,6 +322,7 @@ def publish(
     name: str, lines: list[str], options: argparse.Namespace, folder: Path = RESULTS
 ) -> None:
     """Print a table, and write it where ``--write`` asks for it."""
+    name = getattr(options, "name", None) or name
     text = "\n".join(lines).rstrip() + "\n"
     sys.stdout.write(text)
     if options.write:

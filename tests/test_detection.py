@@ -272,6 +272,10 @@ def test_never(arguments: tuple[str, str], settings: dict[str, float], reason: s
             "`background_rate_per_s` must be a number 0 or more, got -1.0",
         ),
         (("auger", None), {"lifetime_ns": 1.0, "response_fwhm_ns": 30.0}, "`response_fwhm_ns`"),
+        (("auger", None), {"lifetime_ns": 1.0, "response": "irf.ptu"}, "`response`.*'irf.ptu'"),
+        (("auger", None), {"lifetime_ns": 1.0, "response": 0.1}, "`response`.*got 0.1"),
+        (("auger", None), {"lifetime_ns": 1.0, "response": [1.0, np.nan]}, "`response`.*nan"),
+        (("auger", None), {"lifetime_ns": 1.0, "response": np.zeros(9)}, "`response`.*not all 0"),
     ],
 )
 def test_refusals(

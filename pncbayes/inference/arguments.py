@@ -195,6 +195,11 @@ def _check_trace(trace: xr.Dataset) -> None:
         raise ValueError(
             f"`data` has {bad} bins of `counts` that are negative or not finite; repair the trace"
         )
+    if kind == "photons" and trace.sizes["gate"] > 1 and not values.any():
+        raise ValueError(
+            "`data` has no photon in any bin and gate, so that nothing can be said of decays; check "
+            "the detector and the file, or the photons that were selected"
+        )
     lacking = [name for name in _CAMERA_NUMBERS if name not in trace.attrs]
     if kind == "camera" and lacking:
         raise ValueError(

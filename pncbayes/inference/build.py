@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,8 @@ def _build_structured(
 ) -> pm.Model:
     by_number = {variant.n_states: variant for variant in reversed(hypothesis.variants())}
     number = min(by_number) if n_states is None else n_states
-    if isinstance(number, bool) or number not in by_number:
+    whole = isinstance(number, Integral) and not isinstance(number, bool)
+    if not whole or number not in by_number:
         raise ValueError(
             f"`n_states` must be one of {', '.join(map(str, sorted(by_number)))} in the model "
             f"{hypothesis.name!r}, got {n_states!r}; its parts make no other number"

@@ -114,11 +114,14 @@ def compare_models(
             best = max(best, one.log_evidence)
             found.append(one)
     probability = _probability(variants, found)
-    notes += _doubts(variants, found, probability)
+    notes += _doubts(variants, found, probability) + _other_beliefs(hypotheses)
     winner = int(np.argmax(probability))
     notes += _misfit(found[winner], rng)
     tree = _tree(variants, found, probability)
     if fit is not None:
+        digests = {str(one.attrs.get("digest", "")) for one in (fit.tree, trace)} - {""}
+        if len(digests) > 1:
+            notes.append("`fit` is of other photons than `data`, so that the two may well differ")
         notes += _contradictions(ModelComparison(tree), fit, variants)
     tree.attrs = {
         "warnings": json.dumps(list(dict.fromkeys(notes))),
@@ -180,6 +183,24 @@ def _doubts(
             notes.append(
                 f"the evidence of {label} rests on {one.effective:.0f} effective draws (Pareto k "
                 f"{one.pareto_k:.2f}): its probability is rough"
+            )
+    return notes
+
+
+def _other_beliefs(hypotheses: list[StructuredModel]) -> list[str]:
+    """Where hypotheses believe different things of what has nothing to do with their parts."""
+    first, notes = hypotheses[0], []
+    for other in hypotheses[1:]:
+        apart = [f"[exciton] {key}" for key in first.exciton
+                 if first.exciton[key] != other.exciton[key]]  # fmt: skip
+        apart += [f"[instrument] {key}" for key in first.instrument
+                  if first.instrument[key] != other.instrument[key]]  # fmt: skip
+        apart += [f"[decay] {key}" for key in ("slack", "concentration")
+                  if getattr(first, key) != getattr(other, key)]  # fmt: skip
+        if apart:
+            notes.append(
+                f"priors of {', '.join(apart)} differ between {first.name!r} and {other.name!r}: "
+                "their evidence compares these beliefs, too, and not the mechanisms alone"
             )
     return notes
 
@@ -274,7 +295,7 @@ def draws_of(one: StructuredEvidence) -> xr.Dataset:
     rates, switches = [], []
     for z in one.draws:
         gates, moves, _ = posterior.rates(z)
-        rates.append(gates.sum(axis=1))
+        rates.append(gates.sum(axis=1) - float(posterior.values(z)["background_rate_per_s"]))
         switches.append(moves)
     seconds = one.mode.occupied_s
     states = pd.Index(model.state_names, name="state")

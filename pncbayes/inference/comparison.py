@@ -21,7 +21,7 @@ class ModelComparison:
     ----------
     tree
         Its root has one entry per hypothesis and number of levels (``variant``); each has a group
-        ``draws_<variant>`` with draws of its parameters, of rates and of lifetimes.
+        ``draws_<variant>`` with draws of its parameters, and of brightness and rates of its states.
     """
 
     def __init__(self, tree: xr.DataTree) -> None:
@@ -97,7 +97,11 @@ class ModelComparison:
         return pd.DataFrame(rows, index=pd.Index(names, name="parameter"))
 
     def states(self, model: str | None = None) -> pd.DataFrame:
-        """States of a hypothesis: name, brightness, lifetime and share of the time, in the mean."""
+        """States of a hypothesis, in the mean: brightness, and share of the time.
+
+        ``rate_per_s`` is signal counts per s, after background; ``occupancy`` that of the most
+        probable parameters. Lifetimes follow from `parameters`.
+        """
         draws = self.draws(model)
         frame: dict[str, Any] = {}
         for name in ("rate_per_s", "occupancy"):

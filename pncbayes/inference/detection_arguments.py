@@ -6,8 +6,15 @@ import math
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from pncbayes.inference.naming import DimState, can_be_charged
-from pncbayes.physics.convolution import GaussianResponse, Response, as_response
+from pncbayes.physics.convolution import (
+    GaussianResponse,
+    HistogramResponse,
+    Response,
+    as_response,
+)
 from pncbayes.physics.mechanism_kernels import U_HIGH, U_LOW, V_LOW
 from pncbayes.physics.mechanisms import MECHANISMS, MechanismPriors
 
@@ -96,7 +103,7 @@ def make_response(
 ) -> Response:
     """Return the measured response, or a Gaussian of a width at half maximum."""
     if response is not None:
-        return as_response(response, delay_tick_ns)
+        return as_response(_counts_per_tick(response), delay_tick_ns)
     place_ns = max(_PLACE_WIDTHS * response_fwhm_ns, _LEAST_PLACE_NS)
     if place_ns > 0.25 * period_ns:
         raise ValueError(
@@ -104,6 +111,24 @@ def make_response(
             f"and that at least 8 ns, got {response_fwhm_ns:.4g}"
         )
     return GaussianResponse(place_ns, response_fwhm_ns / math.sqrt(8.0 * math.log(2.0)))
+
+
+def _counts_per_tick(response: Any) -> Any:
+    """Return a response or an array of counts, or raise ValueError if it is neither."""
+    if isinstance(response, GaussianResponse | HistogramResponse):
+        return response
+    try:
+        counts = np.asarray(response, dtype=np.float64)
+    except (TypeError, ValueError):
+        counts = np.empty(0)
+    good = counts.ndim == 1 and counts.size > 1 and np.isfinite(counts).all()
+    if not (good and (counts >= 0.0).all() and counts.any()):
+        raise ValueError(
+            "`response` must be the counts of a measured response per tick of the delay clock, 0 "
+            f"or more and not all 0, got {response!r:.80}; of a file, give the array that is in "
+            "it, and of a Gaussian its `response_fwhm_ns`"
+        )
+    return counts
 
 
 def check_names(mechanism: str, against: str | None) -> None:

@@ -115,6 +115,7 @@ BROKEN: list[tuple[Callable[[xr.Dataset], xr.Dataset], str]] = [
     (lambda good: good.assign(counts=good["counts"].astype(str)), "numbers in one bin"),
     (lambda good: good.assign(counts=good["counts"] - 1e6), "negative or not finite"),
     (lambda good: good.assign(counts=good["counts"] * np.nan), "negative or not finite"),
+    (lambda good: good.assign(counts=good["counts"] * 0), "no photon in any bin"),
 ]
 
 

@@ -119,6 +119,8 @@ def test_numbers_of_states_that_no_parts_make_are_refused() -> None:
     trace = dot_trace("auger", 2.0)
     with pytest.raises(ValueError, match=r"must be one of 2, 3 in the model 'auger', got 4"):
         pnc.build(trace, "auger", n_states=4)
+    with pytest.raises(ValueError, match=r"must be one of 2, 3 in the model 'auger', got \[2\]"):
+        pnc.build(trace, "auger", n_states=[2])
     with pytest.raises(ValueError, match="counts are Poisson"):
         pnc.build(trace, "auger", excess_noise=True)
     three = pnc.build(trace, "auger", n_states=3, width_s=0.01, scatter=False, random_seed=1)
