@@ -197,8 +197,8 @@ def _check_trace(trace: xr.Dataset) -> None:
         )
     if kind == "photons" and trace.sizes["gate"] > 1 and not values.any():
         raise ValueError(
-            "`data` has no photon in any bin and gate, so that nothing can be said of decays; check "
-            "the detector and the file, or the photons that were selected"
+            "`data` has no photon in any bin and gate, so that nothing can be said of decays; "
+            "check the detector and the file, or the photons that were selected"
         )
     lacking = [name for name in _CAMERA_NUMBERS if name not in trace.attrs]
     if kind == "camera" and lacking:
