@@ -119,9 +119,7 @@ def main() -> None:
         for cell in common.chosen_cells(PLACES, options)
         for trace in range(n_traces)
     ]
-    rows = common.run(
-        "detection_check", common.shard(sorted(tasks), options.shard), work, options, also=CODE
-    )
+    rows = common.run("detection_check", sorted(tasks), work, options, also=CODE)
     if rows.empty or (rows["error"] != "").all():
         raise SystemExit("nothing has been run yet, or every task failed")
     lines = common.head("Photons that a fit needs to name a mechanism", rows)

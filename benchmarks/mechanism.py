@@ -262,9 +262,7 @@ def main() -> None:
         for cell in cells
         for trace in range(options.traces or (N_QUICK if options.quick else N_OF_CELL[cell]))
     ]
-    rows = common.run(
-        "mechanism", common.shard(sorted(tasks), options.shard), work, options, also=CODE
-    )
+    rows = common.run("mechanism", sorted(tasks), work, options, also=CODE)
     if rows.empty or (rows["error"] != "").all():
         raise SystemExit("nothing has been run yet, or every task failed")
     lines = common.head("Mechanisms of simulated dots", rows)
