@@ -97,7 +97,8 @@ def build(
     ========================== ====================== ==========================================
 
     the last two with `scatter` only. ``k_radiative_per_ns`` is deterministic, too, where the model
-    has a quantum yield. The posterior is that of `pncbayes.compare_models`.
+    has a quantum yield. The posterior is that of `pncbayes.compare_models`, but for gates that hold
+    little light: their scatter around the shape is log-normal here, and Dirichlet there.
 
     Parameters
     ----------
