@@ -169,7 +169,11 @@ class _Mixture:
     """A density that follows draws."""
 
     def __init__(self, points: Array, rng: np.random.Generator) -> None:
-        self._parts, self._shares = _components(points[:: max(1, len(points) // _FEW)], rng)
+        few = points[:: max(1, len(points) // _FEW)]
+        # what is known to a thousandth beside what is not known would look singular
+        spread = few.std(axis=0)
+        self._scale = np.where(spread > 0.0, spread, 1.0)
+        self._parts, self._shares = _components(few / self._scale, rng)
         self._size = points.shape[1]
 
     def draw(self, n: int, rng: np.random.Generator) -> Array:
@@ -181,22 +185,22 @@ class _Mixture:
         ])  # fmt: skip
         # each is offered to one walker: in the order of the parts, one walker would always get the
         # same part, and not a draw of the mixture
-        return np.asarray(rng.permutation(drawn))
+        return np.asarray(rng.permutation(drawn)) * self._scale
 
     def log_density(self, points: Array) -> Array:
         """Return its log at points of shape ``(n, size)``."""
         logs = [
-            np.log(share) + np.atleast_1d(part.logpdf(points))
+            np.log(share) + np.atleast_1d(part.logpdf(points / self._scale))
             for share, part in zip(self._shares, self._parts, strict=True)
         ]
-        return np.asarray(logsumexp(logs, axis=0))
+        return np.asarray(logsumexp(logs, axis=0) - np.log(self._scale).sum())
 
 
 def _components(points: Array, rng: np.random.Generator) -> tuple[list[Any], Array]:
     """A few densities whose mixture follows the draws: expectation and maximisation."""
     size = points.shape[1]
     whole = np.cov(points.T).reshape(size, size)
-    whole += 0.01 * np.diag(np.diag(whole))
+    whole += 0.01 * np.diag(np.diag(whole)) + 1e-6 * np.eye(size)
     centres = points[rng.choice(len(points), size=_COMPONENTS, replace=False)]
     spreads = [whole] * _COMPONENTS
     shares = np.full(_COMPONENTS, 1.0 / _COMPONENTS)

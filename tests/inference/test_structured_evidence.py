@@ -149,7 +149,7 @@ def test_leaps_of_a_poor_mixture_leave_the_density_as_it_is(monkeypatch) -> None
     class Half(walkers._Mixture):
         def __init__(self, points: np.ndarray, rng: np.random.Generator) -> None:
             self._parts = [multivariate_normal([at], [[1.0]]) for at in (-4.0, 4.0)]
-            self._shares, self._size = np.array([0.5, 0.5]), 1
+            self._shares, self._size, self._scale = np.array([0.5, 0.5]), 1, np.ones(1)
 
     monkeypatch.setattr(walkers, "_Mixture", Half)
 
@@ -161,6 +161,18 @@ def test_leaps_of_a_poor_mixture_leave_the_density_as_it_is(monkeypatch) -> None
     starts = np.array([[-4.0], [4.0]])
     found = walk(log_density, starts, np.eye(1), 3000, np.random.default_rng(1))
     assert (found.points[:, 0] < 0.0).mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_walkers_know_what_is_narrow_beside_what_is_wide() -> None:
+    sd = np.array([1.0, 1e-5, 1e3])
+
+    def log_density(points: np.ndarray) -> np.ndarray:
+        return -0.5 * ((points / sd) ** 2).sum(axis=1)
+
+    found = walk(log_density, np.zeros((1, 3)), np.diag(sd**2), 300, np.random.default_rng(1))
+    expected = 1.5 * np.log(2.0 * np.pi) + np.log(sd).sum()
+    assert found.log_integral == pytest.approx(expected, abs=0.1)
+    np.testing.assert_allclose(found.points.std(axis=0), sd, rtol=0.1)
 
 
 def test_rates_of_switching_are_drawn_where_they_are() -> None:
