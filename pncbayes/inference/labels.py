@@ -77,6 +77,8 @@ class Labels:
         Which draw of the hidden Markov model each belongs to.
     effective_paths
         What the weighted paths are worth.
+    occupancy
+        Share of the recording in each state, by the paths, shape ``(n_states,)``.
     """
 
     probability: Array
@@ -90,6 +92,7 @@ class Labels:
     shared: Array
     path: NDArray[np.int64]
     effective_paths: float
+    occupancy: Array
 
 
 def label_states(
@@ -292,7 +295,7 @@ def _collect(
     return Labels(
         probability, reference[:-1], float(reference[-1]), takes_part, label,
         places[..., 0], places[..., 1], broad[..., 0] - broad[..., 1], points, path,
-        float(1.0 / (by_path**2).sum()),
+        float(1.0 / (by_path**2).sum()), seconds.sum(axis=0) / seconds.sum(),
     )  # fmt: skip
 
 

@@ -179,6 +179,7 @@ def _consequences(
         "probability": (("state", "mechanism"), labels.probability),
         "reference": (("state",), labels.reference),
         "no_reference": ((), np.array(labels.no_reference)),
+        "reference_occupancy": ((), labels.occupancy[int(np.argmax(labels.reference))]),
         "broad_log_radiative_ratio_sd": (("state",), _of_known(np.std, labels.broad_log_r)),
         "lifetime_over_response": (("state",), _of_known(np.median, own_ns) / width_ns),
         "added_over_own_light": (("state",), _of_known(np.median, added_light)),

@@ -21,6 +21,8 @@ _NEEDS_LIFETIME = ("auger", "hot_carrier", "nbc")
 _HIDDEN = 0.25
 # Scatter and biexcitons over a state's own light from which on a name would rest on these.
 _MOST_ADDED = 1.0
+# Share of the time below which a state is too rare to be taken for the exciton: it may be a burst.
+_RARE = 0.005
 # Probability of unresolved charging above which no state is named a hot-carrier one.
 _EXCLUDED = 0.05
 _TAKES_PART = 0.05
@@ -82,6 +84,12 @@ class MechanismTables:
         none = float(self.group["no_reference"]) if "no_reference" in self.group else 0.0
         state = self.reference_state()
         probable = none if state is None else float(shares[state])
+        if self._rare_reference is not None:
+            return [
+                f"state {state} is taken for the neutral exciton and is seen "
+                f"for {100 * self._rare_reference:.2g} % of the time: it may be a burst; "
+                "no mechanism is named; cut the burst out, or give the `exciton`"
+            ]
         if probable <= _SURE:
             likely = [f"state {k} {share:.2f}" for k, share in enumerate(shares) if share >= _CLOSE]
             likely += [f"none {none:.2f}"] if none >= _CLOSE else []
@@ -134,10 +142,23 @@ class MechanismTables:
             ]
         return found
 
+    @property
+    def _rare_reference(self) -> float | None:
+        """Share of the time in the state taken for the exciton, if that is suspiciously little."""
+        if self.reference_state() is None or "reference_occupancy" not in self.group:
+            return None
+        share = float(self.group["reference_occupancy"])
+        return share if share < _RARE else None
+
     def _verdict(self, state: int) -> tuple[str, str]:
         """Name of the mechanism of a state, or ``undetermined`` and the reason."""
         if state == self.reference_state():
             return "reference", ""
+        if self._rare_reference is not None:
+            return UNDETERMINED, (
+                "what is taken for the exciton is seen "
+                f"for {100 * self._rare_reference:.2g} % of the time, and may be a burst"
+            )
         shares = self.group["probability"].values[state]
         names = self.group["mechanism"].values
         order = np.argsort(-shares)

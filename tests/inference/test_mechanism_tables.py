@@ -86,3 +86,13 @@ def test_what_would_be_mostly_scatter_and_biexcitons_gets_no_name(name: str) -> 
 def test_results_of_before_added_light_was_weighed_are_read() -> None:
     old = MechanismTables(tables("nbc", 0.95).group.drop_vars("added_over_own_light"))
     assert old.of_states["named_mechanism"].tolist() == ["reference", "nbc"]
+
+
+def test_a_burst_is_no_exciton() -> None:
+    good = tables("nbc", 0.95).group.assign(reference_occupancy=0.02)
+    assert MechanismTables(good).of_states["named_mechanism"].tolist() == ["reference", "nbc"]
+    assert MechanismTables(good).notes == []
+    burst = MechanismTables(good.assign(reference_occupancy=0.001))
+    assert burst.of_states["named_mechanism"].tolist() == ["reference", "undetermined"]
+    assert "0.1 % of the time" in burst.of_states["reason"].iloc[1]
+    assert burst.notes[0].startswith("state 0 is taken for the neutral exciton")
