@@ -1,0 +1,466 @@
+"""Posterior density of a family of dynamics: levels, flicker, excess noise, on one grid of bins.
+
+All families are seen through the same data, the same gates, the same background and the same
+priors of levels and rates, so that their evidences compare.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from pncbayes.hmm.flicker_grid import FlickerGrid
+from pncbayes.hmm.product_likelihood import ProductActive, ProductGradient, ProductLikelihood
+from pncbayes.inference.posterior import log_selberg
+from pncbayes.inference.prior_kernels import brightness_prior, switching_prior
+from pncbayes.physics.flicker import (
+    FLICKERS,
+    DelayTable,
+    Factors,
+    brightness_factors,
+    rate_factors,
+)
+from pncbayes.physics.modelfile import LogNormal, ModelFile
+
+__all__ = ["FLICKER_PRIORS", "DynamicsData", "DynamicsPoint", "DynamicsPosterior", "Family"]
+
+Array = NDArray[np.float64]
+
+# Priors of what flickers; the amplitude of a level of its own is normal around 0.
+FLICKER_PRIORS = {
+    "log_sd": LogNormal(0.1, 1.0),
+    "log_sd_k_nr": LogNormal(0.5, 0.8),
+    "relaxation_rate_per_s": LogNormal(1.0, 2.0),
+}
+_LEVEL_AMPLITUDE_SD = 0.25
+# Correlation times shorter than this number of bins are noise of single bins.
+_FEWEST_BINS_OF_CORRELATION = 2.0
+
+
+@dataclass(frozen=True, order=True)
+class Family:
+    """What else there is beside levels.
+
+    Attributes
+    ----------
+    flicker
+        ``""`` for none, or one of `pncbayes.physics.flicker.FLICKERS`.
+    excess
+        Whether each level has excess noise.
+    """
+
+    flicker: str = ""
+    excess: bool = False
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        words = {
+            "": "levels",
+            "common": "levels x flicker of the brightness",
+            "level": "levels x flicker of each level",
+            "k_nr": "levels x flicker of a non-radiative rate",
+        }
+        return words[self.flicker] + (" + excess noise" if self.excess else "")
+
+
+@dataclass(frozen=True)
+class DynamicsData:
+    """What all families see.
+
+    Attributes
+    ----------
+    counts
+        Shape ``(n_bins, n_gates)``.
+    width_s
+        Bin width in s.
+    background_per_s
+        Background in each gate, counts per s, ``(n_gates,)``.
+    base, concentration
+        Shape around which the decays of levels are Dirichlet, and its concentration.
+    delays
+        When the photons come, where there are delays.
+    """
+
+    counts: Array
+    width_s: float
+    background_per_s: Array
+    base: Array
+    concentration: float
+    delays: DelayTable | None = None
+
+    @property
+    def n_gates(self) -> int:
+        """Number of delay gates."""
+        return int(self.counts.shape[1])
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the record in s."""
+        return self.width_s * self.counts.shape[0]
+
+
+@dataclass(frozen=True)
+class DynamicsPoint:
+    """Parameters of one point.
+
+    Attributes
+    ----------
+    signal_per_s
+        Signal of each level in each gate, counts per s, at the mean of the flicker (brightness) or
+        at x = 0 (rate), shape ``(n_levels, n_gates)``.
+    transition_rate_per_s
+        Shape ``(n_levels, n_levels)``, zero on the diagonal.
+    amplitude
+        Of the flicker, shape ``(1,)`` or ``(n_levels,)``; of size 0 without.
+    relaxation_rate_per_s
+        Of the flicker; NaN without.
+    non_radiative_rate_per_ns
+        At x = 0; NaN unless it flickers.
+    excess
+        Excess variance ratios, ``(n_levels,)``, or None.
+    """
+
+    signal_per_s: Array
+    transition_rate_per_s: Array
+    amplitude: Array
+    relaxation_rate_per_s: float = np.nan
+    non_radiative_rate_per_ns: float = np.nan
+    excess: Array | None = None
+
+    @property
+    def n_levels(self) -> int:
+        """Number of levels."""
+        return int(self.signal_per_s.shape[0])
+
+
+def _log_normal(log_value: Array | float, prior: LogNormal) -> tuple[Array, Array]:
+    z = (np.asarray(log_value) - np.log(prior.median)) / prior.sigma
+    return -0.5 * z**2 - np.log(prior.sigma * np.sqrt(2 * np.pi)), -z / prior.sigma
+
+
+class DynamicsPosterior:
+    """Log posterior density of one family with one number of levels.
+
+    Coordinates are logarithms: of the signal in each gate, of the rates, of the excess ratios, of
+    amplitude and relaxation rate of the flicker; the amplitude of each level is itself; of the
+    non-radiative rate it is the logit of its share of all decay.
+
+    Parameters
+    ----------
+    data
+        What all families see.
+    model
+        Priors of levels, rates and excess noise.
+    family, n_levels
+        Which.
+    n_points
+        Points of the flicker; 1 without.
+    """
+
+    def __init__(
+        self,
+        data: DynamicsData,
+        model: ModelFile,
+        family: Family,
+        n_levels: int,
+        n_points: int = 1,
+        likelihood: ProductLikelihood | None = None,
+    ) -> None:
+        if family.flicker and family.flicker not in FLICKERS:
+            raise ValueError(f"`flicker` must be one of {FLICKERS}, got {family.flicker!r}")
+        if family.flicker == "k_nr" and data.delays is None:
+            raise ValueError("a flicker of the non-radiative rate needs delays")
+        self.data, self.model, self.family, self.n_levels = data, model, family, n_levels
+        self.likelihood = likelihood or ProductLikelihood(data.counts, data.width_s)
+        self.grid = FlickerGrid.of(n_points if family.flicker else 1)
+        self.repulsion = model.repulsion if data.n_gates == 1 else 0.0
+        self._selberg = log_selberg(n_levels - 1, self.repulsion)
+        self._off = ~np.eye(n_levels, dtype=bool)
+        self._rates_at = n_levels * data.n_gates
+        self._flicker_at = self._rates_at + n_levels * (n_levels - 1)
+        self._n_flicker = {"": 0, "common": 2, "level": n_levels + 1, "k_nr": 3}[family.flicker]
+        self._excess_at = self._flicker_at + self._n_flicker
+        self.active: ProductActive | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of coordinates."""
+        return self._excess_at + self.n_levels * self.family.excess
+
+    @property
+    def flicker_slice(self) -> slice:
+        """Where the coordinates of the flicker stand."""
+        return slice(self._flicker_at, self._excess_at)
+
+    def with_points(self, n_points: int) -> DynamicsPosterior:
+        """Return the same density on another grid of the flicker."""
+        return DynamicsPosterior(
+            self.data, self.model, self.family, self.n_levels, n_points, self.likelihood
+        )
+
+    # ------------------------------------------------------------------- coordinates
+
+    @property
+    def _fastest_decay_per_ns(self) -> float:
+        assert self.data.delays is not None
+        return 1.0 / self.data.delays.lifetime_ns
+
+    def unpack(self, vector: Array) -> DynamicsPoint:
+        """Parameters at a point of the coordinates, shape ``(size,)``."""
+        n = self.n_levels
+        positive = np.exp(np.clip(vector[: self._flicker_at], -60.0, 60.0))
+        rates = np.zeros((n, n))
+        rates[self._off] = positive[self._rates_at :]
+        amplitude, relaxation, share_rate = np.empty(0), np.nan, np.nan
+        part = vector[self.flicker_slice]
+        if self.family.flicker == "level":
+            amplitude, relaxation = part[:n].copy(), float(np.exp(part[n]))
+        elif self.family.flicker:
+            amplitude, relaxation = np.exp(part[:1]), float(np.exp(part[1]))
+        if self.family.flicker == "k_nr":
+            share_rate = self._fastest_decay_per_ns / (1.0 + np.exp(-part[2]))
+        return DynamicsPoint(
+            positive[: self._rates_at].reshape(n, self.data.n_gates),
+            rates,
+            amplitude,
+            relaxation,
+            float(share_rate),
+            np.exp(vector[self._excess_at :]) if self.family.excess else None,
+        )
+
+    def pack(self, point: DynamicsPoint) -> Array:
+        """Coordinates of parameters; what the family has and the point lacks gets a guess."""
+        parts = [
+            np.log(np.maximum(point.signal_per_s, 1e-6)).ravel(),
+            np.log(np.maximum(point.transition_rate_per_s[self._off], 1e-6)),
+        ]
+        kind = self.family.flicker
+        amplitude = point.amplitude if point.amplitude.size else np.array([0.1])
+        relaxation = point.relaxation_rate_per_s
+        relaxation = relaxation if np.isfinite(relaxation) else 1.0
+        if kind == "level":
+            own = amplitude if amplitude.size == self.n_levels else np.full(self.n_levels, amplitude[0])
+            parts.append(np.append(own, np.log(relaxation)))
+        elif kind:
+            parts.append(np.log([max(abs(amplitude[0]), 1e-4), relaxation]))
+        if kind == "k_nr":
+            share = point.non_radiative_rate_per_ns / self._fastest_decay_per_ns
+            share = float(np.clip(share, 0.01, 0.99)) if np.isfinite(share) else 0.5
+            parts.append(np.array([np.log(share / (1.0 - share))]))
+        if self.family.excess:
+            excess = point.excess
+            if excess is None:
+                excess = np.full(self.n_levels, 0.5 * self.model.excess_variance_ratio.median)
+            parts.append(np.log(np.maximum(excess, 1e-6)))
+        return np.concatenate(parts)
+
+    def bounds(self) -> tuple[Array, Array]:
+        """Lowest and highest coordinates a climb may reach."""
+        low, high = np.full(self.size, -20.0), np.full(self.size, 25.0)
+        width = self.data.width_s
+        rates = slice(self._rates_at, self._flicker_at)
+        low[rates] = np.log(1e-4)
+        high[rates] = np.log(5.0 / width / max(self.n_levels - 1, 1))
+        at = self._flicker_at
+        slowest = np.log(0.02 / self.data.duration_s)
+        fastest = np.log(1.0 / (_FEWEST_BINS_OF_CORRELATION * width))
+        if self.family.flicker == "level":
+            low[at : at + self.n_levels], high[at : at + self.n_levels] = -2.0, 2.0
+            low[at + self.n_levels], high[at + self.n_levels] = slowest, fastest
+        elif self.family.flicker:
+            low[at], high[at] = np.log(1e-4), np.log(2.5)
+            low[at + 1], high[at + 1] = slowest, fastest
+        if self.family.flicker == "k_nr":
+            low[at + 2], high[at + 2] = -6.0, 6.0
+        low[self._excess_at :], high[self._excess_at :] = np.log(1e-5), np.log(30.0)
+        return low, high
+
+    # ------------------------------------------------------------------------ prior
+
+    def log_prior(self, vector: Array) -> tuple[float, Array]:
+        """Log prior density of the coordinates, and its gradient."""
+        point, model, data = self.unpack(vector), self.model, self.data
+        slope = np.zeros_like(vector)
+        n = self.n_levels
+        brightest = model.brightest_rate_per_s
+        value, gates, shape = brightness_prior(
+            point.signal_per_s, np.log(brightest.median), brightest.sigma, self.repulsion,
+            self._selberg,
+        )  # fmt: skip
+        if data.n_gates > 1:
+            weight = data.concentration * data.base
+            logs = np.log(np.maximum(shape, 1e-300))
+            value += n * (gammaln(data.concentration) - gammaln(weight).sum())
+            value += float((weight * logs).sum())
+            gates += weight - data.concentration * shape
+        slope[: self._rates_at] = gates.ravel()
+        if n > 1:
+            exits = model.exit_rate_per_s
+            rates_value, rates_slope = switching_prior(
+                point.transition_rate_per_s, np.log(exits.median), exits.sigma,
+                model.jump_concentration,
+            )  # fmt: skip
+            value += rates_value
+            slope[self._rates_at : self._flicker_at] = rates_slope
+        value += self._flicker_prior(vector, slope)
+        if self.family.excess:
+            some = vector[self._excess_at :]
+            density, log_slope = _log_normal(some, model.excess_variance_ratio)
+            value += float(density.sum())
+            slope[self._excess_at :] = log_slope
+        return float(value), slope
+
+    def _flicker_prior(self, vector: Array, slope: Array) -> float:
+        kind, at, n = self.family.flicker, self._flicker_at, self.n_levels
+        if not kind:
+            return 0.0
+        relaxation_at, value = at + 1, 0.0
+        if kind == "level":
+            relaxation_at = at + n
+            own, sd = vector[at:relaxation_at], _LEVEL_AMPLITUDE_SD
+            value -= float((0.5 * (own / sd) ** 2).sum()) + n * np.log(sd * np.sqrt(2 * np.pi))
+            slope[at:relaxation_at] = -own / sd**2
+        else:
+            prior = FLICKER_PRIORS["log_sd_k_nr" if kind == "k_nr" else "log_sd"]
+            density, log_slope = _log_normal(vector[at], prior)
+            value += float(density)
+            slope[at] = log_slope
+        prior = FLICKER_PRIORS["relaxation_rate_per_s"]
+        density, log_slope = _log_normal(vector[relaxation_at], prior)
+        value += float(density)
+        slope[relaxation_at] = log_slope
+        if kind == "k_nr":
+            # share uniform on (0, 1), seen in its logit
+            share = 1.0 / (1.0 + np.exp(-vector[at + 2]))
+            value += float(np.log(share) + np.log1p(-share))
+            slope[at + 2] = 1.0 - 2.0 * share
+        return value
+
+    # ------------------------------------------------------------------- likelihood
+
+    def factors(self, point: DynamicsPoint) -> Factors | None:
+        """Factors of the flicker on the signal, None without."""
+        if not self.family.flicker:
+            return None
+        if self.family.flicker == "k_nr":
+            assert self.data.delays is not None
+            return rate_factors(
+                self.grid.points, float(point.amplitude[0]), point.non_radiative_rate_per_ns,
+                self.data.delays,
+            )  # fmt: skip
+        return brightness_factors(self.grid.points, point.amplitude)
+
+    def expected(self, point: DynamicsPoint) -> tuple[Array, Array, Array | None, Factors | None]:
+        """Signal and means per bin ``(n_levels, n_points, n_gates)``, extra variance, factors."""
+        factors = self.factors(point)
+        signal = point.signal_per_s[:, None, :] * self.data.width_s
+        if factors is not None:
+            signal = signal * factors.value
+        means = signal + self.data.background_per_s * self.data.width_s
+        extra = None
+        if point.excess is not None:
+            extra = signal.sum(axis=2) * point.excess[:, None]
+        return signal, means, extra, factors
+
+    def transition(self, point: DynamicsPoint) -> Array:
+        """Transitions of the flicker over one bin, ``(n_points, n_points)``."""
+        if not self.family.flicker:
+            return np.ones((1, 1))
+        return self.grid.transition(point.relaxation_rate_per_s, self.data.width_s)
+
+    def focus(self, vector: Array, *, tolerance: float = 0.5) -> None:
+        """Consider switches only in bins where they matter around a point."""
+        point = self.unpack(vector)
+        _, means, extra, _ = self.expected(point)
+        self.active = self.likelihood.choose_active(
+            means, point.transition_rate_per_s, self.transition(point), self.grid.stationary,
+            extra, tolerance=tolerance,
+        )  # fmt: skip
+
+    def log_likelihood(self, vector: Array) -> float:
+        """Log-likelihood, with all constants."""
+        point = self.unpack(vector)
+        _, means, extra, _ = self.expected(point)
+        return self.likelihood.value(
+            means, point.transition_rate_per_s, self.transition(point), self.grid.stationary,
+            extra, active=self.active,
+        )  # fmt: skip
+
+    def log_density(self, vector: Array) -> float:
+        """Log posterior density, not normalised."""
+        return self.log_prior(vector)[0] + self.log_likelihood(vector)
+
+    def smooth(self, vector: Array) -> Array:
+        """Probability of each level and point in each bin, ``(n_bins, n_levels, n_points)``."""
+        point = self.unpack(vector)
+        _, means, extra, _ = self.expected(point)
+        return self.likelihood.smooth(
+            means, point.transition_rate_per_s, self.transition(point), self.grid.stationary,
+            extra, active=self.active,
+        )  # fmt: skip
+
+    def gradient(self, vector: Array) -> tuple[float, Array, ProductGradient]:
+        """Log posterior density, its gradient, and the parts of the likelihood."""
+        point = self.unpack(vector)
+        signal, means, extra, factors = self.expected(point)
+        parts = self.likelihood.gradient(
+            means, point.transition_rate_per_s, self.transition(point), self.grid.stationary,
+            extra, active=self.active,
+        )  # fmt: skip
+        value, slope = self.log_prior(vector)
+        if not np.isfinite(parts.value):
+            return -np.inf, slope, parts
+        by_signal = parts.means
+        if parts.extra_variance is not None and point.excess is not None:
+            by_signal = by_signal + (parts.extra_variance * point.excess[:, None])[..., None]
+            by_excess = (parts.extra_variance * signal.sum(axis=2)).sum(axis=1)
+            slope[self._excess_at :] += by_excess * point.excess
+        slope[: self._rates_at] += (by_signal * signal).sum(axis=1).ravel()
+        by_rate = parts.transition_rate * point.transition_rate_per_s
+        slope[self._rates_at : self._flicker_at] += by_rate[self._off]
+        if factors is not None:
+            self._flicker_slope(point, factors, by_signal, parts.flicker, slope)
+        return value + parts.value, slope, parts
+
+    def _flicker_slope(
+        self,
+        point: DynamicsPoint,
+        factors: Factors,
+        by_signal: Array,
+        by_transition: Array,
+        slope: Array,
+    ) -> None:
+        kind, at = self.family.flicker, self._flicker_at
+        still = point.signal_per_s[:, None, :] * self.data.width_s
+        by_amplitude = (by_signal * still * factors.by_amplitude).sum(axis=(1, 2))
+        relaxation_at = at + 1
+        if kind == "level":
+            relaxation_at = at + self.n_levels
+            slope[at:relaxation_at] += by_amplitude
+        else:
+            slope[at] += by_amplitude.sum() * point.amplitude[0]
+        moved = self.grid.transition_slope(point.relaxation_rate_per_s, self.data.width_s)
+        slope[relaxation_at] += float((by_transition * moved).sum())
+        if factors.by_rate is not None:
+            by_rate = float((by_signal * still * factors.by_rate).sum())
+            rate = point.non_radiative_rate_per_ns
+            slope[at + 2] += by_rate * rate * (1.0 - rate / self._fastest_decay_per_ns)
+
+    def curvature(self, vector: Array, parts: ProductGradient) -> Array:
+        """Diagonal curvature if levels and flicker were known, shape ``(size,)``: a scale."""
+        point = self.unpack(vector)
+        diagonal = np.ones(self.size)
+        bins = np.maximum(parts.occupied.sum(axis=1), 1e-3)
+        photons = bins[:, None] * point.signal_per_s * self.data.width_s
+        if self.data.n_gates > 1:
+            photons = photons + self.data.concentration * self.data.base
+        diagonal[: self._rates_at] = photons.ravel() + 0.25
+        jumps = bins[:, None] * self.data.width_s * point.transition_rate_per_s
+        diagonal[self._rates_at : self._flicker_at] = jumps[self._off] + 0.25
+        diagonal[self.flicker_slice] = 30.0
+        diagonal[self._excess_at :] = np.maximum(0.02 * bins, 1.0)
+        return diagonal
