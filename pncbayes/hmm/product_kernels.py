@@ -16,25 +16,39 @@ from numpy.typing import NDArray
 
 from pncbayes.hmm.numba_emission import exponential
 
-__all__ = ["backward", "band_of", "exponentials", "fill_matrices", "forward", "gather_mass"]
+__all__ = ["backward", "band_diagonals", "exponentials", "fill_matrices", "forward", "gather_mass"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 _FAST = {"contract", "reassoc"}
 _SMALL = 1e-100
+# Probability of a move of the flicker in one bin that never matters.
+_NEGLIGIBLE = 1e-9
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def band_of(transition: Array) -> int:
-    """Distance from the diagonal beyond which a transition matrix is negligible."""
+def band_diagonals(transition: Array) -> Array:
+    """Diagonals of a transition matrix that are not negligible.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(2 * band + 1, n_points)``: at ``[d, y]`` the move to y from y + d - band.
+    """
     n = transition.shape[0]
     band = 0
     for i in range(n):
         for j in range(n):
-            if transition[i, j] > 1e-13 and abs(i - j) > band:
+            if transition[i, j] > _NEGLIGIBLE and abs(i - j) > band:
                 band = abs(i - j)
-    return band
+    diagonals = np.zeros((2 * band + 1, n))
+    for d in range(2 * band + 1):
+        for y in range(n):
+            x = y + d - band
+            if 0 <= x < n:
+                diagonals[d, y] = transition[x, y]
+    return diagonals
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -90,22 +104,25 @@ def fill_matrices(
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _flicker(message: Array, transition: Array, band: int, moved: Array) -> None:
-    """Move the flicker on by a bin: ``moved[k, y] = sum_x message[k, x] transition[x, y]``."""
+def _flicker(message: Array, diagonals: Array, moved: Array, padded: Array) -> None:
+    """Move the flicker on by a bin: ``moved[k, y] = sum_x message[k, x] transition[x, y]``.
+
+    `diagonals` is the band of the transition matrix (`band_diagonals`), `padded` room for one
+    message with nothing on both sides: loops of one fixed length are what a compiler does best.
+    """
     n_levels, n_points = message.shape
-    if n_points == 1:
-        for k in range(n_levels):
-            moved[k, 0] = message[k, 0]
-        return
+    band = diagonals.shape[0] // 2
     for k in range(n_levels):
+        for x in range(n_points):
+            padded[band + x] = message[k, x]
+        row = moved[k]
         for y in range(n_points):
-            moved[k, y] = 0.0
-    for x in range(n_points):
-        low, high = max(x - band, 0), min(x + band + 1, n_points)
-        for k in range(n_levels):
-            value = message[k, x]
-            for y in range(low, high):
-                moved[k, y] += value * transition[x, y]
+            row[y] = 0.0
+        for d in range(2 * band + 1):
+            weight = diagonals[d]
+            part = padded[d : d + n_points]
+            for y in range(n_points):
+                row[y] += weight[y] * part[y]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
@@ -113,8 +130,7 @@ def forward(
     pure: Array,
     matrix_of_bin: Index,
     matrices: Array,
-    transition: Array,
-    band: int,
+    diagonals: Array,
     initial: Array,
     messages: Array,
     stepped: Array,
@@ -131,8 +147,8 @@ def forward(
         Matrix of each bin, or -1 where no level can change.
     matrices
         Shape ``(n_active, n_levels, n_levels, n_points)``, staying included.
-    transition, band
-        Of the flicker, and how far it reaches.
+    diagonals
+        Of the transitions of the flicker (`band_diagonals`).
     initial
         Shape ``(n_levels, n_points)``.
     messages
@@ -147,6 +163,7 @@ def forward(
     keep = messages.shape[0] > 0
     message = initial.copy()
     levels = np.empty_like(message)
+    padded = np.zeros(n_points + diagonals.shape[0] - 1)
     total = 0.0
     if keep:
         messages[0] = message
@@ -166,7 +183,7 @@ def forward(
                         levels[j, x] += message[i, x] * matrices[at, i, j, x]
         if keep:
             stepped[t] = levels
-        _flicker(levels, transition, band, message)
+        _flicker(levels, diagonals, message, padded)
         norm = 0.0
         for k in range(n_levels):
             for x in range(n_points):
@@ -191,7 +208,6 @@ def backward(
     matrix_of_bin: Index,
     matrices: Array,
     back: Array,
-    band: int,
     messages: Array,
     stepped: Array,
     norms: Array,
@@ -201,7 +217,7 @@ def backward(
 ) -> None:
     """Backward pass: posterior probabilities, from what `forward` left.
 
-    `back` is the transposed transition matrix of the flicker. Fills `pure_mass`, like `pure`: the
+    `back` has the diagonals of the transposed transition matrix of the flicker. Fills `pure_mass`, like `pure`: the
     probability of having been there, to be ignored in bins with a matrix; `matrix_mass`, like
     `matrices`: derivative of the log-likelihood by each entry; and `afters`, like `pure`: what
     follows each bin, over its norm, whose product with `stepped` is the derivative by the
@@ -210,6 +226,7 @@ def backward(
     n_bins, n_levels, n_points = pure.shape
     after = np.ones((n_levels, n_points))
     before = np.empty((n_levels, n_points))
+    padded = np.zeros(n_points + back.shape[0] - 1)
     for t in range(n_bins - 1, -1, -1):
         at = matrix_of_bin[t]
         scale = 1.0 / norms[t]
@@ -217,7 +234,7 @@ def backward(
             for x in range(n_points):
                 after[k, x] *= scale
                 afters[t, k, x] = after[k, x]
-        _flicker(after, back, band, before)
+        _flicker(after, back, before, padded)
         if at < 0:
             for k in range(n_levels):
                 for x in range(n_points):

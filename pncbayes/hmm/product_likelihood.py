@@ -206,7 +206,7 @@ class ProductLikelihood:
         )
         none = np.empty((0, *pure.shape[1:]))
         value = kernels.forward(
-            pure, active.matrix_of_bin, matrices, transition, kernels.band_of(transition),
+            pure, active.matrix_of_bin, matrices, kernels.band_diagonals(transition),
             self._initial(means.shape[0], stationary), none, none, np.empty(0),
         )  # fmt: skip
         return float(value) + scale + active.constant
@@ -297,18 +297,18 @@ class ProductLikelihood:
         n_bins, n_levels, n_points = pure.shape
         messages = np.empty((n_bins + 1, n_levels, n_points))
         stepped, norms = np.empty_like(pure), np.empty(n_bins)
-        band = kernels.band_of(transition)
+        diagonals = kernels.band_diagonals(transition)
         value = kernels.forward(
-            pure, active.matrix_of_bin, matrices, transition, band,
+            pure, active.matrix_of_bin, matrices, diagonals,
             self._initial(n_levels, stationary), messages, stepped, norms,
         )  # fmt: skip
         pure_mass, matrix_mass = np.zeros_like(pure), np.zeros_like(matrices)
         flicker = np.zeros_like(transition)
         if np.isfinite(value):
             afters = np.empty_like(pure)
-            back = np.ascontiguousarray(transition.T)
+            back = kernels.band_diagonals(np.ascontiguousarray(transition.T))
             kernels.backward(
-                pure, active.matrix_of_bin, matrices, back, band, messages, stepped, norms,
+                pure, active.matrix_of_bin, matrices, back, messages, stepped, norms,
                 pure_mass, matrix_mass, afters,
             )  # fmt: skip
             flicker = stepped.reshape(-1, n_points).T @ afters.reshape(-1, n_points)

@@ -36,6 +36,8 @@ FLICKER_PRIORS = {
     "relaxation_rate_per_s": LogNormal(1.0, 2.0),
 }
 _LEVEL_AMPLITUDE_SD = 0.25
+# Points of the flicker that do to tell in which bins levels switch.
+_POINTS_TO_FOCUS = 9
 # Correlation times shorter than this number of bins are noise of single bins.
 _FEWEST_BINS_OF_CORRELATION = 2.0
 
@@ -243,7 +245,9 @@ class DynamicsPosterior:
         relaxation = point.relaxation_rate_per_s
         relaxation = relaxation if np.isfinite(relaxation) else 1.0
         if kind == "level":
-            own = amplitude if amplitude.size == self.n_levels else np.full(self.n_levels, amplitude[0])
+            own = np.full(self.n_levels, amplitude[0])
+            if amplitude.size == self.n_levels:
+                own = amplitude
             parts.append(np.append(own, np.log(relaxation)))
         elif kind:
             parts.append(np.log([max(abs(amplitude[0]), 1e-4), relaxation]))
@@ -374,11 +378,13 @@ class DynamicsPosterior:
 
     def focus(self, vector: Array, *, tolerance: float = 0.5) -> None:
         """Consider switches only in bins where they matter around a point."""
+        # where levels switch is seen on a coarse grid of the flicker as well
+        coarse = self.with_points(_POINTS_TO_FOCUS) if self.grid.n_points > 1 else self
         point = self.unpack(vector)
-        _, means, extra, _ = self.expected(point)
+        _, means, extra, _ = coarse.expected(point)
         self.active = self.likelihood.choose_active(
-            means, point.transition_rate_per_s, self.transition(point), self.grid.stationary,
-            extra, tolerance=tolerance,
+            means, point.transition_rate_per_s, coarse.transition(point),
+            coarse.grid.stationary, extra, tolerance=tolerance,
         )  # fmt: skip
 
     def log_likelihood(self, vector: Array) -> float:
@@ -461,6 +467,9 @@ class DynamicsPosterior:
         diagonal[: self._rates_at] = photons.ravel() + 0.25
         jumps = bins[:, None] * self.data.width_s * point.transition_rate_per_s
         diagonal[self._rates_at : self._flicker_at] = jumps[self._off] + 0.25
-        diagonal[self.flicker_slice] = 30.0
-        diagonal[self._excess_at :] = np.maximum(0.02 * bins, 1.0)
+        if self.family.flicker:
+            # as many looks at the flicker as correlation times
+            diagonal[self.flicker_slice] = 10.0 + self.data.duration_s * point.relaxation_rate_per_s
+        if self.family.excess:
+            diagonal[self._excess_at :] = np.maximum(0.02 * bins, 1.0)
         return diagonal

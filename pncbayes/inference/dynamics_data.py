@@ -1,0 +1,113 @@
+"""From a trace to what the families of dynamics see: fewer gates, background, delays of the gates."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pncbayes.inference.dynamics_posterior import DynamicsData
+from pncbayes.inference.posterior import pooled_decay
+from pncbayes.physics.flicker import DelayTable
+
+__all__ = ["dynamics_data", "merge_gates"]
+
+Array = NDArray[np.float64]
+
+_MOST_GATES = 8
+# Share of the dimmest bins' counts that the background may be at most.
+_MOST_BACKGROUND = 0.95
+
+
+def merge_gates(weight: Array, most: int = _MOST_GATES) -> NDArray[np.int64]:
+    """First gate of each group of neighbouring gates of about equal weight.
+
+    Parameters
+    ----------
+    weight
+        Photons per gate, shape ``(n_gates,)``.
+    most
+        Groups at most.
+    """
+    if weight.size <= most:
+        return np.arange(weight.size)
+    cumulative = np.cumsum(weight) / max(float(weight.sum()), 1e-12)
+    cuts = np.searchsorted(cumulative, np.arange(1, most) / most) + 1
+    return np.unique(np.concatenate([[0], np.minimum(cuts, weight.size - 1)])).astype(np.int64)
+
+
+def dynamics_data(
+    trace: xr.Dataset,
+    counts: Array,
+    width_s: float,
+    *,
+    darkest_per_s: float,
+    concentration: float,
+) -> DynamicsData:
+    """Merge the gates of counts, and say what background they hold and when their photons come.
+
+    Parameters
+    ----------
+    trace
+        Made by `pncbayes.bin_photons`.
+    counts
+        Its counts on the grid of the likelihood, shape ``(n_bins, n_gates)``.
+    width_s
+        Bin width of that grid, in s.
+    darkest_per_s
+        Counts per s of the darkest level: the background is no brighter.
+    concentration
+        Concentration of the decays of levels around their common shape.
+    """
+    n_gates = counts.shape[1]
+    totals = counts.sum(axis=0)
+    duration_s = counts.shape[0] * width_s
+    rate = float(trace.attrs.get("background_rate_per_s", 0.0))
+    rate = min(rate if np.isfinite(rate) else 0.0, _MOST_BACKGROUND * max(darkest_per_s, 0.0))
+    if n_gates == 1 or "background_gate_fraction" not in trace:
+        fraction = np.full(n_gates, 1.0 / n_gates)
+    else:
+        fraction = np.asarray(trace["background_gate_fraction"].values, dtype=np.float64)
+    background = rate * fraction
+    first = merge_gates(totals)
+    merged = np.add.reduceat(counts, first, axis=1)
+    delays = None
+    if n_gates > 2 and "gate_start_ns" in trace.coords:
+        signal = np.maximum(totals - background * duration_s, 1e-3 * totals + 1e-9)
+        delays = _delay_table(trace, signal, first)
+    return DynamicsData(
+        np.ascontiguousarray(merged),
+        width_s,
+        np.add.reduceat(background, first),
+        pooled_decay(merged.sum(axis=0)),
+        concentration,
+        delays,
+    )
+
+
+def _delay_table(trace: xr.Dataset, signal: Array, first: NDArray[np.int64]) -> DelayTable | None:
+    """Delays of the gates in each group, weighted by their photons; None without a pulse."""
+    start = np.asarray(trace["gate_start_ns"].values, dtype=np.float64)
+    stop = np.asarray(trace["gate_stop_ns"].values, dtype=np.float64)
+    pulse = float(trace.attrs.get("pulse_ns", np.nan))
+    period = float(trace.attrs.get("period_ns", np.nan))
+    if not (np.isfinite(pulse) and np.isfinite(period)):
+        return None
+    # what comes before the pulse was excited by the one before
+    shift = np.where(0.5 * (start + stop) < pulse, period, 0.0)
+    begin, end = start + shift - pulse, stop + shift - pulse
+    middle = np.maximum(0.5 * (begin + end), 0.0)
+    lifetime = float(signal @ middle / signal.sum())
+    # within a wide gate the photons come early
+    length = end - begin
+    ratio = np.clip(length / max(lifetime, 1e-9), 1e-6, 50.0)
+    centre = begin + length * (1.0 / ratio - 1.0 / np.expm1(ratio))
+    centre = np.maximum(centre, 0.0)
+    lifetime = float(signal @ centre / signal.sum())
+    groups = np.append(first, signal.size)
+    most = int(np.diff(groups).max())
+    delay, weight = np.zeros((first.size, most)), np.zeros((first.size, most))
+    for group, (low, high) in enumerate(zip(groups[:-1], groups[1:], strict=True)):
+        delay[group, : high - low] = centre[low:high]
+        weight[group, : high - low] = signal[low:high] / signal[low:high].sum()
+    return DelayTable(delay, weight, lifetime)

@@ -1,0 +1,272 @@
+"""Modes of the families of dynamics and their evidence, each begun from simpler ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import gammaln
+
+from pncbayes.hmm.flicker_grid import points_wanted
+from pncbayes.inference.dynamics_posterior import (
+    DynamicsPoint,
+    DynamicsPosterior,
+    ProductGradient,
+)
+
+__all__ = ["Optimum", "climb", "evidence_at", "glance", "merged_levels", "residual_flicker"]
+
+Array = NDArray[np.float64]
+
+_ROUNDS = 3
+_SETTLED = 0.2
+# Gain of a step, in nats, below which a climb ends.
+_TOLERANCE = 2e-3
+# Step of a finite difference over the scale of the coordinate.
+_STEP = 0.05
+# Lags of the residual autocorrelation, in bins, up to a share of the recording.
+_LAGS_PER_DECADE = 5
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """A mode of one family and number of levels, and its evidence.
+
+    Attributes
+    ----------
+    posterior
+        The density.
+    vector
+        Its coordinates.
+    log_density, log_likelihood
+        There.
+    quick_log_evidence
+        As if levels and flicker were known: to tell what is not worth more.
+    log_evidence
+        By Laplace's approximation; NaN until it was worked out.
+    hessian, prior_hessian
+        Of minus the log density, and of minus the log prior (diagonal); None until then.
+    spread
+        Log densities that the starts ended at, below the best one.
+    """
+
+    posterior: DynamicsPosterior
+    vector: Array
+    log_density: float
+    log_likelihood: float
+    quick_log_evidence: float = np.nan
+    log_evidence: float = np.nan
+    hessian: Array | None = None
+    prior_hessian: Array | None = None
+    spread: tuple[float, ...] = ()
+
+    @property
+    def point(self) -> DynamicsPoint:
+        """The parameters."""
+        return self.posterior.unpack(self.vector)
+
+    @property
+    def n_levels(self) -> int:
+        """Number of levels."""
+        return self.posterior.n_levels
+
+
+def _quasi_newton(
+    posterior: DynamicsPosterior, origin: Array, parts: ProductGradient, max_steps: int
+) -> tuple[Array, float]:
+    scale = 1.0 / np.sqrt(posterior.curvature(origin, parts))
+    low, high = posterior.bounds()
+
+    def objective(step: Array) -> tuple[float, Array]:
+        value, slope, _ = posterior.gradient(origin + step * scale)
+        if not np.isfinite(value):
+            return 1e30, np.zeros_like(step)
+        return -value, -slope * scale
+
+    lower = np.minimum((low - origin) / scale, -1e-9)
+    upper = np.maximum((high - origin) / scale, 1e-9)
+    found = minimize(
+        objective, np.zeros_like(origin), jac=True, method="L-BFGS-B",
+        bounds=list(zip(lower, upper, strict=True)),
+        options={"maxiter": max_steps, "maxcor": 20, "gtol": 0.05,
+                 "ftol": _TOLERANCE / max(abs(parts.value), 1.0)},
+    )  # fmt: skip
+    return origin + found.x * scale, -float(found.fun)
+
+
+def glance(posterior: DynamicsPosterior, vector: Array, n_steps: int) -> tuple[float, Array]:
+    """Log density after a few steps, and where; bins with switches are chosen once."""
+    vector = np.clip(vector, *posterior.bounds())
+    posterior.focus(vector)
+    _, _, parts = posterior.gradient(vector)
+    vector, value = _quasi_newton(posterior, vector, parts, n_steps)
+    return value, vector
+
+
+def climb(
+    posterior: DynamicsPosterior,
+    vector: Array,
+    *,
+    max_steps: int = 60,
+    rounds: int = _ROUNDS,
+) -> Optimum:
+    """Climb to a maximum; the grid of the flicker is made as fine as the photons ask for.
+
+    Parameters
+    ----------
+    posterior
+        The density.
+    vector
+        Where to begin.
+    max_steps, rounds
+        Steps of a round, and rounds at most: bins with switches are chosen anew in each.
+    """
+    vector = np.clip(vector, *posterior.bounds())
+    posterior.focus(vector)
+    for number in range(rounds):
+        before, _, parts = posterior.gradient(vector)
+        # far from the top, bins and points that were chosen at the start mislead
+        steps = max_steps if number else max_steps // 3
+        vector, value = _quasi_newton(posterior, vector, parts, steps)
+        wanted = _points_at(posterior, vector)
+        if posterior.family.flicker and _differs(wanted, posterior.grid.n_points):
+            posterior = posterior.with_points(wanted)
+        elif value < before + _SETTLED:
+            break
+        posterior.focus(vector)
+    value, _, parts = posterior.gradient(vector)
+    return Optimum(
+        posterior, vector, float(value), parts.value,
+        quick_log_evidence=float(value) + _quick_volume(posterior, vector, parts),
+    )  # fmt: skip
+
+
+def _quick_volume(posterior: DynamicsPosterior, vector: Array, parts: ProductGradient) -> float:
+    """Log volume if levels and flicker were known: low, by about as much in all families."""
+    half_log = 0.5 * float(np.log(posterior.curvature(vector, parts)).sum())
+    labels = float(gammaln(posterior.n_levels + 1))
+    return 0.5 * vector.size * float(np.log(2.0 * np.pi)) - half_log + labels
+
+
+def _points_at(posterior: DynamicsPosterior, vector: Array) -> int:
+    if not posterior.family.flicker:
+        return 1
+    point = posterior.unpack(vector)
+    rate = float(point.signal_per_s.sum(axis=1).max())
+    amplitude = float(np.abs(point.amplitude).max())
+    if posterior.family.flicker == "k_nr":
+        factors = posterior.factors(point)
+        assert factors is not None
+        # standard deviation of the log brightness that it makes
+        light = (factors.value[0] * posterior.data.base).sum(axis=1)
+        logs = np.log(np.maximum(light, 1e-9))
+        stationary = posterior.grid.stationary
+        mean = float(stationary @ logs)
+        amplitude = float(np.sqrt(stationary @ (logs - mean) ** 2))
+    return points_wanted(amplitude, point.relaxation_rate_per_s, rate)
+
+
+def _differs(wanted: int, present: int) -> bool:
+    """Whether a grid is too coarse, or much finer than it has to be."""
+    return wanted > 1.15 * present or wanted < 0.6 * present
+
+
+def evidence_at(optimum: Optimum) -> Optimum:
+    """Add Laplace's evidence; levels are exchangeable and counted once."""
+    posterior, vector = optimum.posterior, optimum.vector
+    _, centre, parts = posterior.gradient(vector)
+    scale = 1.0 / np.sqrt(posterior.curvature(vector, parts))
+    size = vector.size
+    hessian, prior = np.empty((size, size)), np.empty(size)
+    _, prior_centre = posterior.log_prior(vector)
+    for i in range(size):
+        step = _STEP * scale[i]
+        ahead = vector.copy()
+        ahead[i] += step
+        hessian[i] = -(posterior.gradient(ahead)[1] - centre) / step
+        prior[i] = -(posterior.log_prior(ahead)[1][i] - prior_centre[i]) / step
+    hessian = 0.5 * (hessian + hessian.T)
+    return replace(
+        optimum,
+        log_evidence=optimum.log_density + log_volume(hessian, posterior.n_levels, scale),
+        hessian=hessian,
+        prior_hessian=prior,
+    )
+
+
+def log_volume(hessian: Array, n_levels: int, scale: Array) -> float:
+    """Log of the volume of a normal density of that curvature, levels in any order."""
+    values = np.linalg.eigvalsh(hessian * scale[:, None] * scale)
+    # a direction that is flat or curved up has at most the volume of its scale
+    values = np.maximum(values, 0.05)
+    half_log = 0.5 * float(np.log(values).sum()) - float(np.log(scale).sum())
+    return 0.5 * values.size * np.log(2.0 * np.pi) - half_log + float(gammaln(n_levels + 1))
+
+
+def merged_levels(point: DynamicsPoint, occupancy: Array, n_levels: int) -> DynamicsPoint:
+    """Join neighbouring levels until so many are left: what flickers was taken for levels.
+
+    Parameters
+    ----------
+    point
+        Levels without flicker.
+    occupancy
+        Time in each, shape ``(n_levels,)``, any unit.
+    n_levels
+        How many to leave.
+    """
+    order = np.argsort(-point.signal_per_s.sum(axis=1), kind="stable")
+    signal = point.signal_per_s[order]
+    rates = point.transition_rate_per_s[np.ix_(order, order)]
+    time = np.maximum(np.asarray(occupancy, dtype=float)[order], 1e-6)
+    while len(signal) > n_levels:
+        total = signal.sum(axis=1)
+        # Ward's criterion on the log brightness
+        apart = np.diff(np.log(np.maximum(total, 1e-3))) ** 2
+        cost = apart * time[:-1] * time[1:] / (time[:-1] + time[1:])
+        k = int(np.argmin(cost))
+        a, b = time[k] / (time[k] + time[k + 1]), time[k + 1] / (time[k] + time[k + 1])
+        signal[k] = a * signal[k] + b * signal[k + 1]
+        rates[k] = a * rates[k] + b * rates[k + 1]
+        rates[:, k] = rates[:, k] + rates[:, k + 1]
+        time[k] += time[k + 1]
+        keep = np.delete(np.arange(len(signal)), k + 1)
+        signal, time = signal[keep], time[keep]
+        rates = rates[np.ix_(keep, keep)].copy()
+        np.fill_diagonal(rates, 0.0)
+    return DynamicsPoint(signal, np.maximum(rates, 1e-3), np.empty(0))
+
+
+def residual_flicker(totals: Array, expected: Array, width_s: float) -> tuple[float, float]:
+    """Standard deviation and relaxation rate per s of what is left of the log brightness.
+
+    From the autocorrelation of counts over what is expected of them, which shot noise has no part
+    in: the one or two numbers to begin a search from.
+
+    Parameters
+    ----------
+    totals, expected
+        Counts per bin and their expectation under levels, shape ``(n_bins,)``.
+    width_s
+        Bin width in s.
+    """
+    weight = np.maximum(expected, 1e-9)
+    residual = totals - expected
+    longest = max(2, min(totals.size // 8, int(20.0 / width_s)))
+    lags = np.unique(
+        np.geomspace(1, longest, int(_LAGS_PER_DECADE * np.log10(longest)) + 2).astype(int)
+    )
+    values = np.array(
+        [
+            (residual[:-lag] * residual[lag:]).sum() / (weight[:-lag] * weight[lag:]).sum()
+            for lag in lags
+        ]
+    )
+    variance = float(np.max(values[:3]))
+    if variance <= 1e-6:
+        return 0.03, 1.0
+    below = np.flatnonzero(values < variance / np.e)
+    time_s = float(lags[below[0]] if below.size else lags[-1]) * width_s
+    return float(np.sqrt(np.log1p(variance))), 1.0 / time_s
