@@ -39,6 +39,11 @@ _SAME = 1.0
 _FIRST_POINTS = 13
 _GLANCE_STEPS = 6
 _MOST_LEVELS_WITH_FLICKER = 4
+# Log brightness within which two levels may be one with hidden states, and hidden states at most.
+_ALIKE = 0.35
+_MOST_STATES = 6
+# Nats that one more hidden state has to bring.
+_HIDDEN_GAIN = 1.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ class _Search:
         if old is not None and old.log_density >= top.log_density:
             return old
         highest = max((o.quick_log_evidence for o in self.found.values()), default=-np.inf)
-        if top.quick_log_evidence > highest - _FAR:
+        if top.quick_log_evidence > highest - _FAR or family == Family():
             top = evidence_at(top)
         self.found[family, n_levels] = top
         return top
@@ -127,25 +132,25 @@ class _Search:
     def plain(self) -> None:
         """Levels alone, from where the count of states found them."""
         for levels in self.levels:
-            posterior = self.posterior(Family(), levels.point.n_levels)
-            self.add(Family(), levels.point.n_levels, [(posterior, posterior.pack(levels.point))])
+            posterior = self.posterior(Family(), levels.point.n_states)
+            self.add(Family(), levels.point.n_states, [(posterior, posterior.pack(levels.point))])
 
     def _bare(self, n_levels: int) -> list[LevelsFound]:
         """Levels to let flicker: those found with that number, and those of more, joined."""
-        own = [one for one in self.levels if one.point.n_levels == n_levels]
-        more = [one for one in self.levels if one.point.n_levels > n_levels]
+        own = [one for one in self.levels if one.point.n_states == n_levels]
+        more = [one for one in self.levels if one.point.n_states > n_levels]
         if more:
             best = self.best_of(Family())
             assert best is not None
             # the number that levels alone would choose, or the next more
-            near = min(more, key=lambda one: abs(one.point.n_levels - best.n_levels))
+            near = min(more, key=lambda one: abs(one.point.n_states - best.n_levels))
             joined = merged_levels(near.point, near.occupancy, n_levels)
             own = [*own, LevelsFound(joined, near.occupancy[:n_levels])]
         return own
 
     def flicker(self, family: Family) -> None:
         """Levels times a flicker of the brightness, with the numbers of levels that come near."""
-        most = min(max(one.point.n_levels for one in self.levels), _MOST_LEVELS_WITH_FLICKER)
+        most = min(max(one.point.n_states for one in self.levels), _MOST_LEVELS_WITH_FLICKER)
         starts: dict[int, list[Seen]] = {}
         for n_levels in range(1, most + 1):
             self.tell(f"{family.name}, {n_levels}")
@@ -203,7 +208,7 @@ class _Search:
         return starts
 
     def _residual(self, point: DynamicsPoint) -> tuple[float, float]:
-        posterior = self.posterior(Family(), point.n_levels)
+        posterior = self.posterior(Family(), point.n_states)
         vector = posterior.pack(point)
         posterior.focus(vector)
         _, means, _, _ = posterior.expected(posterior.unpack(vector))
@@ -237,6 +242,106 @@ class _Search:
                 posterior = self.posterior(family, n_levels, one.posterior.grid.n_points)
                 self.add(family, n_levels, [(posterior, posterior.pack(one.point))])
         self.more(best)
+
+
+    def tied(self, best: Optimum) -> Optimum:
+        """Let levels that emit alike be hidden states of one level, while that is better."""
+        while best.n_levels > 1:
+            pairs = _alike_pairs(best)
+            tried = [self.add(*self._tie(best, i, j)) for i, j in pairs[:2]]
+            better = [one for one in tried if one.log_evidence > best.log_evidence]
+            if not better:
+                return best
+            best = max(better, key=lambda one: one.log_evidence)
+        return best
+
+    def _tie(self, best: Optimum, i: int, j: int) -> tuple[Family, int, list[Start]]:
+        posterior, point = best.posterior, best.point
+        level_of = np.where(posterior.level_of == j, i, posterior.level_of)
+        share = _time_in_levels(best)
+        joined = point.signal_per_s.copy()
+        members = np.isin(posterior.level_of, (i, j))
+        weight = share[i] / max(share[i] + share[j], 1e-9)
+        first_i = posterior.level_of.tolist().index(i)
+        first_j = posterior.level_of.tolist().index(j)
+        joined[members] = weight * joined[first_i] + (1.0 - weight) * joined[first_j]
+        _, level_of = np.unique(level_of, return_inverse=True)
+        family = replace(posterior.family, level_of=tuple(int(k) for k in level_of))
+        n_levels = best.n_levels - 1
+        tied = self.posterior(family, n_levels, posterior.grid.n_points)
+        return family, n_levels, [(tied, tied.pack(replace(point, signal_per_s=joined)))]
+
+    def hidden(self, best: Optimum) -> Optimum:
+        """Add hidden states, whose dwell times differ, to one level after the other."""
+        if best.posterior.family.bleaching:
+            return best
+        while best.posterior.n_states < _MOST_STATES and best.n_levels > 1:
+            tried = [self.add(*self._hide(best, level)) for level in range(best.n_levels)]
+            top = max(tried, key=lambda one: _figure(one))
+            if not top.log_evidence > best.log_evidence + _HIDDEN_GAIN:
+                return best
+            best = top
+        return best
+
+    def _hide(self, best: Optimum, level: int) -> tuple[Family, int, list[Start]]:
+        posterior, point = best.posterior, best.point
+        members = np.flatnonzero(posterior.level_of == level)
+        # the state most of the time is spent in becomes two, one that is left soon, one late
+        occupied = posterior.gradient(best.vector)[2].occupied.sum(axis=1)
+        parent = int(members[np.argmax(occupied[members])])
+        n = posterior.n_states
+        order = np.append(np.arange(n), parent)
+        rates = point.transition_rate_per_s[np.ix_(order, order)].copy()
+        rates[:, parent] *= 0.5
+        rates[:, n] *= 0.5
+        rates[parent] *= 3.0
+        rates[n] *= 0.3
+        rates[parent, n] = rates[n, parent] = 0.05
+        np.fill_diagonal(rates, 0.0)
+        more = replace(point.permuted(order), transition_rate_per_s=np.maximum(rates, 1e-3))
+        level_of = (*(int(k) for k in posterior.level_of), level)
+        family = replace(posterior.family, level_of=level_of)
+        hidden = self.posterior(family, best.n_levels, posterior.grid.n_points)
+        return family, best.n_levels, [(hidden, hidden.pack(more))]
+
+    def bleached(self, best: Optimum) -> Optimum:
+        """Let the level that the record ends in never be left, where that may be."""
+        posterior = best.posterior
+        if best.n_levels < 2 or posterior.family.bleaching:
+            return best
+        time = posterior.smooth(best.vector).sum(axis=2)
+        last = int(np.argmax(time[-1]))
+        after = np.cumsum(time[::-1, last])[::-1]
+        dark = int(np.argmin(best.point.signal_per_s.sum(axis=1)))
+        # a dwell at the end that is long against all others, in the darkest state
+        if last != dark or after[-max(posterior.data.counts.shape[0] // 20, 2)] < 0.5:
+            return best
+        order = np.array([k for k in range(posterior.n_states) if k != last] + [last])
+        level_of = posterior.level_of[order]
+        if (level_of == level_of[-1]).sum() > 1:
+            return best
+        names = {int(k): n for n, k in enumerate(dict.fromkeys(level_of.tolist()))}
+        of = tuple(names[int(k)] for k in level_of)
+        plain = of == tuple(range(best.n_levels))
+        family = replace(posterior.family, bleaching=True, level_of=() if plain else of)
+        gone = self.posterior(family, best.n_levels, posterior.grid.n_points)
+        return self.add(family, best.n_levels, [(gone, gone.pack(best.point.permuted(order)))])
+
+
+def _time_in_levels(one: Optimum) -> Array:
+    """Bins in each level, shape ``(n_levels,)``."""
+    occupied = one.posterior.gradient(one.vector)[2].occupied.sum(axis=1)
+    return np.bincount(one.posterior.level_of, occupied, minlength=one.n_levels)
+
+
+def _alike_pairs(one: Optimum) -> list[tuple[int, int]]:
+    """Neighbouring levels that may emit alike, most alike first."""
+    first = [one.posterior.level_of.tolist().index(k) for k in range(one.n_levels)]
+    rate = one.point.signal_per_s.sum(axis=1)[first]
+    order = np.argsort(-rate, kind="stable")
+    apart = -np.diff(np.log(np.maximum(rate[order], 1e-3)))
+    near = [k for k in np.argsort(apart, kind="stable") if apart[k] < _ALIKE]
+    return [(min(order[k], order[k + 1]), max(order[k], order[k + 1])) for k in near]
 
 
 def search_families(
@@ -279,8 +384,11 @@ def search_families(
     near = [one for one in tops if one is not None and one.log_evidence > search.best - _WORTH]
     for top in sorted(near, key=lambda one: -one.log_evidence)[:2]:
         search.instead(replace(top.posterior.family, excess=True), top.posterior.family)
-    known = [one for one in search.found.values() if np.isfinite(one.log_evidence)]
-    search.around(max(known, key=lambda one: one.log_evidence))
+    best = max(search.found.values(), key=_figure)
+    search.around(best)
+    best = max(search.found.values(), key=_figure)
+    best = search.hidden(search.tied(best))
+    search.bleached(best)
     return sorted(search.found.values(), key=lambda one: -_figure(one))
 
 

@@ -52,10 +52,17 @@ class Family:
         ``""`` for none, or one of `pncbayes.physics.flicker.FLICKERS`.
     excess
         Whether each level has excess noise.
+    level_of
+        Level of each hidden state, where several emit alike: dwell times that no single rate
+        explains. Empty: each state is a level.
+    bleaching
+        Whether the last level is never left.
     """
 
     flicker: str = ""
     excess: bool = False
+    level_of: tuple[int, ...] = ()
+    bleaching: bool = False
 
     @property
     def name(self) -> str:
@@ -66,7 +73,9 @@ class Family:
             "level": "levels x flicker of each level",
             "k_nr": "levels x flicker of a non-radiative rate",
         }
-        return words[self.flicker] + (" + excess noise" if self.excess else "")
+        text = words[self.flicker] + (" + excess noise" if self.excess else "")
+        text += f" + {len(self.level_of)} hidden states" if self.level_of else ""
+        return text + (" + bleaching" if self.bleaching else "")
 
 
 @dataclass(frozen=True)
@@ -112,18 +121,18 @@ class DynamicsPoint:
     Attributes
     ----------
     signal_per_s
-        Signal of each level in each gate, counts per s, at the mean of the flicker (brightness) or
-        at x = 0 (rate), shape ``(n_levels, n_gates)``.
+        Signal of each state in each gate, counts per s, at the mean of the flicker (brightness) or
+        at x = 0 (rate), shape ``(n_states, n_gates)``.
     transition_rate_per_s
-        Shape ``(n_levels, n_levels)``, zero on the diagonal.
+        Shape ``(n_states, n_states)``, zero on the diagonal.
     amplitude
-        Of the flicker, shape ``(1,)`` or ``(n_levels,)``; of size 0 without.
+        Of the flicker, shape ``(1,)`` or ``(n_states,)``; of size 0 without.
     relaxation_rate_per_s
         Of the flicker; NaN without.
     non_radiative_rate_per_ns
         At x = 0; NaN unless it flickers.
     excess
-        Excess variance ratios, ``(n_levels,)``, or None.
+        Excess variance ratios, ``(n_states,)``, or None.
     """
 
     signal_per_s: Array
@@ -134,9 +143,20 @@ class DynamicsPoint:
     excess: Array | None = None
 
     @property
-    def n_levels(self) -> int:
-        """Number of levels."""
+    def n_states(self) -> int:
+        """Number of hidden states."""
         return int(self.signal_per_s.shape[0])
+
+    def permuted(self, order: NDArray[np.intp]) -> DynamicsPoint:
+        """Return the same point with states in another order."""
+        return DynamicsPoint(
+            self.signal_per_s[order],
+            self.transition_rate_per_s[np.ix_(order, order)],
+            self.amplitude[order] if self.amplitude.size > 1 else self.amplitude,
+            self.relaxation_rate_per_s,
+            self.non_radiative_rate_per_ns,
+            None if self.excess is None else self.excess[order],
+        )
 
 
 def _log_normal(log_value: Array | float, prior: LogNormal) -> tuple[Array, Array]:
@@ -177,13 +197,23 @@ class DynamicsPosterior:
         if family.flicker == "k_nr" and data.delays is None:
             raise ValueError("a flicker of the non-radiative rate needs delays")
         self.data, self.model, self.family, self.n_levels = data, model, family, n_levels
+        self.level_of = np.array(family.level_of or range(n_levels), dtype=np.intp)
+        if not np.array_equal(np.unique(self.level_of), np.arange(n_levels)):
+            raise ValueError(
+                f"`level_of` must name each of the {n_levels} levels, got {family.level_of}"
+            )
+        n_states = self.n_states = self.level_of.size
+        self._first = np.array([np.flatnonzero(self.level_of == k)[0] for k in range(n_levels)])
+        self._pool = (self.level_of == np.arange(n_levels)[:, None]).astype(np.float64)
         self.likelihood = likelihood or ProductLikelihood(data.counts, data.width_s)
         self.grid = FlickerGrid.of(n_points if family.flicker else 1)
         self.repulsion = model.repulsion if data.n_gates == 1 else 0.0
         self._selberg = log_selberg(n_levels - 1, self.repulsion)
-        self._off = ~np.eye(n_levels, dtype=bool)
+        self._off = ~np.eye(n_states, dtype=bool)
+        if family.bleaching:
+            self._off[-1] = False
         self._rates_at = n_levels * data.n_gates
-        self._flicker_at = self._rates_at + n_levels * (n_levels - 1)
+        self._flicker_at = self._rates_at + int(self._off.sum())
         self._n_flicker = {"": 0, "common": 2, "level": n_levels + 1, "k_nr": 3}[family.flicker]
         self._excess_at = self._flicker_at + self._n_flicker
         self.active: ProductActive | None = None
@@ -192,6 +222,14 @@ class DynamicsPosterior:
     def size(self) -> int:
         """Number of coordinates."""
         return self._excess_at + self.n_levels * self.family.excess
+
+    @property
+    def log_orders(self) -> float:
+        """Log of the number of orders of levels, and of hidden states in each, that are one."""
+        states_in = self._pool.sum(axis=1)
+        # the level that is never left is the last by definition
+        free = self.n_levels - self.family.bleaching
+        return float(gammaln(free + 1) + gammaln(states_in + 1).sum())
 
     @property
     def flicker_slice(self) -> slice:
@@ -215,29 +253,29 @@ class DynamicsPosterior:
         """Parameters at a point of the coordinates, shape ``(size,)``."""
         n = self.n_levels
         positive = np.exp(np.clip(vector[: self._flicker_at], -60.0, 60.0))
-        rates = np.zeros((n, n))
+        rates = np.zeros((self.n_states, self.n_states))
         rates[self._off] = positive[self._rates_at :]
         amplitude, relaxation, share_rate = np.empty(0), np.nan, np.nan
         part = vector[self.flicker_slice]
         if self.family.flicker == "level":
-            amplitude, relaxation = part[:n].copy(), float(np.exp(part[n]))
+            amplitude, relaxation = part[:n][self.level_of], float(np.exp(part[n]))
         elif self.family.flicker:
             amplitude, relaxation = np.exp(part[:1]), float(np.exp(part[1]))
         if self.family.flicker == "k_nr":
             share_rate = self._fastest_decay_per_ns / (1.0 + np.exp(-part[2]))
         return DynamicsPoint(
-            positive[: self._rates_at].reshape(n, self.data.n_gates),
+            positive[: self._rates_at].reshape(n, self.data.n_gates)[self.level_of],
             rates,
             amplitude,
             relaxation,
             float(share_rate),
-            np.exp(vector[self._excess_at :]) if self.family.excess else None,
+            np.exp(vector[self._excess_at :])[self.level_of] if self.family.excess else None,
         )
 
     def pack(self, point: DynamicsPoint) -> Array:
         """Coordinates of parameters; what the family has and the point lacks gets a guess."""
         parts = [
-            np.log(np.maximum(point.signal_per_s, 1e-6)).ravel(),
+            np.log(np.maximum(point.signal_per_s[self._first], 1e-6)).ravel(),
             np.log(np.maximum(point.transition_rate_per_s[self._off], 1e-6)),
         ]
         kind = self.family.flicker
@@ -246,8 +284,8 @@ class DynamicsPosterior:
         relaxation = relaxation if np.isfinite(relaxation) else 1.0
         if kind == "level":
             own = np.full(self.n_levels, amplitude[0])
-            if amplitude.size == self.n_levels:
-                own = amplitude
+            if amplitude.size == self.n_states:
+                own = amplitude[self._first]
             parts.append(np.append(own, np.log(relaxation)))
         elif kind:
             parts.append(np.log([max(abs(amplitude[0]), 1e-4), relaxation]))
@@ -256,9 +294,9 @@ class DynamicsPosterior:
             share = float(np.clip(share, 0.01, 0.99)) if np.isfinite(share) else 0.5
             parts.append(np.array([np.log(share / (1.0 - share))]))
         if self.family.excess:
-            excess = point.excess
-            if excess is None:
-                excess = np.full(self.n_levels, 0.5 * self.model.excess_variance_ratio.median)
+            excess = np.full(self.n_levels, 0.5 * self.model.excess_variance_ratio.median)
+            if point.excess is not None:
+                excess = point.excess[self._first]
             parts.append(np.log(np.maximum(excess, 1e-6)))
         return np.concatenate(parts)
 
@@ -268,7 +306,7 @@ class DynamicsPosterior:
         width = self.data.width_s
         rates = slice(self._rates_at, self._flicker_at)
         low[rates] = np.log(1e-4)
-        high[rates] = np.log(5.0 / width / max(self.n_levels - 1, 1))
+        high[rates] = np.log(5.0 / width / max(self.n_states - 1, 1))
         at = self._flicker_at
         slowest = np.log(0.02 / self.data.duration_s)
         fastest = np.log(1.0 / (_FEWEST_BINS_OF_CORRELATION * width))
@@ -292,8 +330,8 @@ class DynamicsPosterior:
         n = self.n_levels
         brightest = model.brightest_rate_per_s
         value, gates, shape = brightness_prior(
-            point.signal_per_s, np.log(brightest.median), brightest.sigma, self.repulsion,
-            self._selberg,
+            np.ascontiguousarray(point.signal_per_s[self._first]), np.log(brightest.median),
+            brightest.sigma, self.repulsion, self._selberg,
         )  # fmt: skip
         if data.n_gates > 1:
             weight = data.concentration * data.base
@@ -302,12 +340,8 @@ class DynamicsPosterior:
             value += float((weight * logs).sum())
             gates += weight - data.concentration * shape
         slope[: self._rates_at] = gates.ravel()
-        if n > 1:
-            exits = model.exit_rate_per_s
-            rates_value, rates_slope = switching_prior(
-                point.transition_rate_per_s, np.log(exits.median), exits.sigma,
-                model.jump_concentration,
-            )  # fmt: skip
+        if self.n_states > 1:
+            rates_value, rates_slope = self._switching_prior(point.transition_rate_per_s)
             value += rates_value
             slope[self._rates_at : self._flicker_at] = rates_slope
         value += self._flicker_prior(vector, slope)
@@ -317,6 +351,22 @@ class DynamicsPosterior:
             value += float(density.sum())
             slope[self._excess_at :] = log_slope
         return float(value), slope
+
+    def _switching_prior(self, transition_rate_per_s: Array) -> tuple[float, Array]:
+        exits, rates = self.model.exit_rate_per_s, transition_rate_per_s
+        concentration, targets = self.model.jump_concentration, self.n_states - 1
+        left = 0.0
+        if self.family.bleaching:
+            # what is never left has no rate: a row whose density is known stands for it
+            rates = rates.copy()
+            rates[-1, :-1] = exits.median / targets
+            left = gammaln(concentration * targets) - targets * gammaln(concentration)
+            left -= np.log(exits.sigma) + 0.5 * np.log(2.0 * np.pi)
+            left -= concentration * targets * np.log(targets)
+        value, slope = switching_prior(rates, np.log(exits.median), exits.sigma, concentration)
+        if self.family.bleaching:
+            slope = slope[: targets * targets]
+        return value - float(left), slope
 
     def _flicker_prior(self, vector: Array, slope: Array) -> float:
         kind, at, n = self.family.flicker, self._flicker_at, self.n_levels
@@ -424,8 +474,8 @@ class DynamicsPosterior:
         if parts.extra_variance is not None and point.excess is not None:
             by_signal = by_signal + (parts.extra_variance * point.excess[:, None])[..., None]
             by_excess = (parts.extra_variance * signal.sum(axis=2)).sum(axis=1)
-            slope[self._excess_at :] += by_excess * point.excess
-        slope[: self._rates_at] += (by_signal * signal).sum(axis=1).ravel()
+            slope[self._excess_at :] += self._pool @ (by_excess * point.excess)
+        slope[: self._rates_at] += (self._pool @ (by_signal * signal).sum(axis=1)).ravel()
         by_rate = parts.transition_rate * point.transition_rate_per_s
         slope[self._rates_at : self._flicker_at] += by_rate[self._off]
         if factors is not None:
@@ -446,7 +496,7 @@ class DynamicsPosterior:
         relaxation_at = at + 1
         if kind == "level":
             relaxation_at = at + self.n_levels
-            slope[at:relaxation_at] += by_amplitude
+            slope[at:relaxation_at] += self._pool @ by_amplitude
         else:
             slope[at] += by_amplitude.sum() * point.amplitude[0]
         moved = self.grid.transition_slope(point.relaxation_rate_per_s, self.data.width_s)
@@ -461,7 +511,7 @@ class DynamicsPosterior:
         point = self.unpack(vector)
         diagonal = np.ones(self.size)
         bins = np.maximum(parts.occupied.sum(axis=1), 1e-3)
-        photons = bins[:, None] * point.signal_per_s * self.data.width_s
+        photons = self._pool @ (bins[:, None] * point.signal_per_s) * self.data.width_s
         if self.data.n_gates > 1:
             photons = photons + self.data.concentration * self.data.base
         diagonal[: self._rates_at] = photons.ravel() + 0.25
@@ -471,5 +521,5 @@ class DynamicsPosterior:
             # as many looks at the flicker as correlation times
             diagonal[self.flicker_slice] = 10.0 + self.data.duration_s * point.relaxation_rate_per_s
         if self.family.excess:
-            diagonal[self._excess_at :] = np.maximum(0.02 * bins, 1.0)
+            diagonal[self._excess_at :] = np.maximum(0.02 * (self._pool @ bins), 1.0)
         return diagonal

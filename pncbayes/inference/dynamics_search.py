@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import gammaln
 
 from pncbayes.hmm.flicker_grid import points_wanted
 from pncbayes.inference.dynamics_posterior import (
@@ -146,7 +145,7 @@ def climb(
 def _quick_volume(posterior: DynamicsPosterior, vector: Array, parts: ProductGradient) -> float:
     """Log volume if levels and flicker were known: low, by about as much in all families."""
     half_log = 0.5 * float(np.log(posterior.curvature(vector, parts)).sum())
-    labels = float(gammaln(posterior.n_levels + 1))
+    labels = posterior.log_orders
     return 0.5 * vector.size * float(np.log(2.0 * np.pi)) - half_log + labels
 
 
@@ -190,19 +189,19 @@ def evidence_at(optimum: Optimum) -> Optimum:
     hessian = 0.5 * (hessian + hessian.T)
     return replace(
         optimum,
-        log_evidence=optimum.log_density + log_volume(hessian, posterior.n_levels, scale),
+        log_evidence=optimum.log_density + log_volume(hessian, scale) + posterior.log_orders,
         hessian=hessian,
         prior_hessian=prior,
     )
 
 
-def log_volume(hessian: Array, n_levels: int, scale: Array) -> float:
-    """Log of the volume of a normal density of that curvature, levels in any order."""
+def log_volume(hessian: Array, scale: Array) -> float:
+    """Log of the volume of a normal density of that curvature."""
     values = np.linalg.eigvalsh(hessian * scale[:, None] * scale)
     # a direction that is flat or curved up has at most the volume of its scale
     values = np.maximum(values, 0.05)
     half_log = 0.5 * float(np.log(values).sum()) - float(np.log(scale).sum())
-    return 0.5 * values.size * np.log(2.0 * np.pi) - half_log + float(gammaln(n_levels + 1))
+    return 0.5 * values.size * float(np.log(2.0 * np.pi)) - half_log
 
 
 def merged_levels(point: DynamicsPoint, occupancy: Array, n_levels: int) -> DynamicsPoint:
