@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 _FAST = {"contract", "reassoc"}
-_SMALL = 1e-100
+_SMALL, _LARGE = 1e-100, 1e200
 # Probability of a move of the flicker in one bin that never matters.
 _NEGLIGIBLE = 1e-9
 
@@ -134,7 +134,6 @@ def forward(
     initial: Array,
     messages: Array,
     stepped: Array,
-    norms: Array,
 ) -> float:
     """Log-likelihood of the scaled columns; fills the messages where there is room for them.
 
@@ -156,8 +155,6 @@ def forward(
         n_points)``; of length 0 if they are not wanted.
     stepped
         Room for the messages after the levels' step and before the flicker's, like `pure`.
-    norms
-        Room for what each message was divided by, ``(n_bins,)``.
     """
     n_bins, n_levels, n_points = pure.shape
     keep = messages.shape[0] > 0
@@ -197,7 +194,6 @@ def forward(
                 for x in range(n_points):
                     message[k, x] *= scale
             if keep:
-                norms[t] = norm
                 messages[t + 1] = message
     return total + math.log(message.sum())
 
@@ -210,7 +206,6 @@ def backward(
     back: Array,
     messages: Array,
     stepped: Array,
-    norms: Array,
     pure_mass: Array,
     matrix_mass: Array,
     afters: Array,
@@ -220,7 +215,7 @@ def backward(
     `back` has the diagonals of the transposed transition matrix of the flicker. Fills `pure_mass`, like `pure`: the
     probability of having been there, to be ignored in bins with a matrix; `matrix_mass`, like
     `matrices`: derivative of the log-likelihood by each entry; and `afters`, like `pure`: what
-    follows each bin, over its norm, whose product with `stepped` is the derivative by the
+    follows each bin, whose product with `stepped` is the derivative by the
     transitions of the flicker.
     """
     n_bins, n_levels, n_points = pure.shape
@@ -229,21 +224,24 @@ def backward(
     padded = np.zeros(n_points + back.shape[0] - 1)
     for t in range(n_bins - 1, -1, -1):
         at = matrix_of_bin[t]
-        scale = 1.0 / norms[t]
+        _flicker(after, back, before, padded)
+        total = 0.0
         for k in range(n_levels):
             for x in range(n_points):
-                after[k, x] *= scale
-                afters[t, k, x] = after[k, x]
-        _flicker(after, back, before, padded)
+                total += stepped[t, k, x] * before[k, x]
+        scale = 1.0 / total
+        for k in range(n_levels):
+            for x in range(n_points):
+                afters[t, k, x] = after[k, x] * scale
+                # a state that cannot be reached may have any future: it must not overflow
+                before[k, x] = min(before[k, x] * scale, _LARGE)
+                after[k, x] = 0.0
         if at < 0:
             for k in range(n_levels):
                 for x in range(n_points):
                     pure_mass[t, k, x] = stepped[t, k, x] * before[k, x]
                     after[k, x] = pure[t, k, x] * before[k, x]
         else:
-            for i in range(n_levels):
-                for x in range(n_points):
-                    after[i, x] = 0.0
             for i in range(n_levels):
                 for j in range(n_levels):
                     for x in range(n_points):

@@ -207,7 +207,7 @@ class ProductLikelihood:
         none = np.empty((0, *pure.shape[1:]))
         value = kernels.forward(
             pure, active.matrix_of_bin, matrices, kernels.band_diagonals(transition),
-            self._initial(means.shape[0], stationary), none, none, np.empty(0),
+            self._initial(means.shape[0], stationary), none, none,
         )  # fmt: skip
         return float(value) + scale + active.constant
 
@@ -296,11 +296,11 @@ class ProductLikelihood:
     ) -> tuple[float, Array, Array, Array]:
         n_bins, n_levels, n_points = pure.shape
         messages = np.empty((n_bins + 1, n_levels, n_points))
-        stepped, norms = np.empty_like(pure), np.empty(n_bins)
+        stepped = np.empty_like(pure)
         diagonals = kernels.band_diagonals(transition)
         value = kernels.forward(
             pure, active.matrix_of_bin, matrices, diagonals,
-            self._initial(n_levels, stationary), messages, stepped, norms,
+            self._initial(n_levels, stationary), messages, stepped,
         )  # fmt: skip
         pure_mass, matrix_mass = np.zeros_like(pure), np.zeros_like(matrices)
         flicker = np.zeros_like(transition)
@@ -308,7 +308,7 @@ class ProductLikelihood:
             afters = np.empty_like(pure)
             back = kernels.band_diagonals(np.ascontiguousarray(transition.T))
             kernels.backward(
-                pure, active.matrix_of_bin, matrices, back, messages, stepped, norms,
+                pure, active.matrix_of_bin, matrices, back, messages, stepped,
                 pure_mass, matrix_mass, afters,
             )  # fmt: skip
             flicker = stepped.reshape(-1, n_points).T @ afters.reshape(-1, n_points)
@@ -389,7 +389,7 @@ class ProductLikelihood:
             share, _ = kernels.gather_mass(
                 matrix_mass, active.at[pair], mixed[pair], i, j, weights[pair], n_points
             )
-            shaped = share.reshape(share.shape[0], -1, n_points)
+            shaped = share.reshape(share.shape[0], self.nodes.size, n_points)
             mass[active.bins[pair], i] += ((1.0 - w) * shaped).sum(axis=1)
             mass[active.bins[pair], j] += (w * shaped).sum(axis=1)
         return mass

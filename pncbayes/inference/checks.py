@@ -10,7 +10,7 @@ from pncbayes.hmm.emission import mixed_excess
 from pncbayes.inference.posterior import Parameters
 from pncbayes.physics.state_path import simulate_jumps
 
-__all__ = ["autocorrelation", "predictive_checks", "replicate_counts"]
+__all__ = ["autocorrelation", "predictive_checks", "replicate_counts", "replicate_p_value"]
 
 Array = NDArray[np.float64]
 
@@ -144,7 +144,7 @@ def predictive_checks(
     observed = statistics(totals)
     replicated = [np.array(part) for part in zip(*map(statistics, replicates), strict=True)]
     p_values = {
-        name: _p_value(seen, drawn)
+        name: replicate_p_value(seen, drawn)
         for name, seen, drawn in zip(
             ("count_histogram", "autocorrelation"), observed, replicated, strict=True
         )
@@ -175,7 +175,7 @@ def predictive_checks(
     return dataset, p_values
 
 
-def _p_value(observed: Array, replicated: Array) -> float:
+def replicate_p_value(observed: Array, replicated: Array) -> float:
     """Share of replicates with a larger sum of squared deviations than the data."""
     n = replicated.shape[0]
     total, squares = replicated.sum(axis=0), (replicated**2).sum(axis=0)

@@ -33,7 +33,7 @@ _HOPELESS = 60.0
 # Nats of quick figures below the best at which no evidence is worked out.
 _FAR = 25.0
 # Nats of evidence below the best of all at which a family is not joined with another.
-_WORTH = 15.0
+_WORTH = 8.0
 # Nats within which two starts are taken to lead to one top.
 _SAME = 1.0
 _FIRST_POINTS = 13
@@ -43,7 +43,7 @@ _MOST_LEVELS_WITH_FLICKER = 4
 _ALIKE = 0.35
 _MOST_STATES = 6
 # Nats that one more hidden state has to bring.
-_HIDDEN_GAIN = 1.0
+_HIDDEN_GAIN = 3.0
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,18 @@ class _Search:
         return max(some, key=lambda one: (np.isfinite(one.log_evidence), one.quick_log_evidence))
 
     def add(
-        self, family: Family, n_levels: int, starts: list[Start], *, looked: bool = False
+        self,
+        family: Family,
+        n_levels: int,
+        starts: list[Start],
+        *,
+        looked: bool = False,
+        least: float = -np.inf,
     ) -> Optimum:
-        """Climb from the best start and from another that is as good at a glance."""
+        """Climb from the best start and from another that is as good at a glance.
+
+        Below a log-likelihood of `least` no evidence is worked out.
+        """
         self.tell(f"{family.name}, {n_levels}")
         if len(starts) > 1 and not looked:
             seen = [
@@ -122,7 +131,8 @@ class _Search:
         if old is not None and old.log_density >= top.log_density:
             return old
         highest = max((o.quick_log_evidence for o in self.found.values()), default=-np.inf)
-        if top.quick_log_evidence > highest - _FAR or family == Family():
+        near = top.quick_log_evidence > highest - _FAR and top.log_likelihood > least
+        if near or family == Family():
             top = evidence_at(top)
         self.found[family, n_levels] = top
         return top
@@ -276,7 +286,11 @@ class _Search:
         if best.posterior.family.bleaching:
             return best
         while best.posterior.n_states < _MOST_STATES and best.n_levels > 1:
-            tried = [self.add(*self._hide(best, level)) for level in range(best.n_levels)]
+            # a state more that explains nothing is not worth the work
+            least = best.log_likelihood + _HIDDEN_GAIN
+            tried = [
+                self.add(*self._hide(best, level), least=least) for level in range(best.n_levels)
+            ]
             top = max(tried, key=lambda one: _figure(one))
             if not top.log_evidence > best.log_evidence + _HIDDEN_GAIN:
                 return best
@@ -311,10 +325,12 @@ class _Search:
             return best
         time = posterior.smooth(best.vector).sum(axis=2)
         last = int(np.argmax(time[-1]))
-        after = np.cumsum(time[::-1, last])[::-1]
         dark = int(np.argmin(best.point.signal_per_s.sum(axis=1)))
-        # a dwell at the end that is long against all others, in the darkest state
-        if last != dark or after[-max(posterior.data.counts.shape[0] // 20, 2)] < 0.5:
+        end = max(posterior.data.counts.shape[0] // 20, 2)
+        # in the darkest state for long at the end, and hardly ever before
+        begins = int(np.argmax(time[::-1, last] < 0.5)) or time.shape[0]
+        earlier = float(time[: time.shape[0] - begins, last].sum())
+        if last != dark or begins < end or earlier > 0.02 * begins:
             return best
         order = np.array([k for k in range(posterior.n_states) if k != last] + [last])
         level_of = posterior.level_of[order]

@@ -35,6 +35,8 @@ _MOST_ROUNDS = 4
 _ENOUGH = 0.4
 # Starts climbed for some steps, of which the highest is climbed to the top.
 _N_CLIMBS, _SCREEN_STEPS, _MOST_STEPS = 2, 8, 60
+# Climbs to the top, until one gains less than this, in nats.
+_MOST_CLIMBS, _SETTLED = 5, 0.01
 _QUANTILES = (0.05, 0.5, 0.95)
 
 
@@ -116,7 +118,14 @@ def climb(posterior: LadderPosterior, counts: Array) -> tuple[Array, float]:
         return start + climbed.x * scale, -float(climbed.fun)
 
     first = [ascend(start, _SCREEN_STEPS) for start in ranked[:_N_CLIMBS]]
-    return ascend(max(first, key=lambda found: found[1])[0], _MOST_STEPS)
+    best = max(first, key=lambda found: found[1])
+    for _ in range(_MOST_CLIMBS):
+        before = best[1]
+        best = ascend(best[0], _MOST_STEPS)
+        if best[1] < before + _SETTLED:
+            break
+        # where the curvature of the last stretch misled, the next one starts without memory
+    return best
 
 
 def _covariance(posterior: LadderPosterior, top: Array) -> Array:
@@ -124,11 +133,16 @@ def _covariance(posterior: LadderPosterior, top: Array) -> Array:
     size = posterior.size
     hessian = np.empty((size, size))
     for i in range(size):
-        step = 0.003 if i == 0 else 0.03
-        ahead, behind = top.copy(), top.copy()
-        ahead[i] += step
-        behind[i] -= step
-        hessian[i] = (posterior.gradient(behind)[1] - posterior.gradient(ahead)[1]) / (2.0 * step)
+        step = 1e-3
+        for _ in range(2):
+            ahead, behind = top.copy(), top.copy()
+            ahead[i] += step
+            behind[i] -= step
+            change = posterior.gradient(behind)[1] - posterior.gradient(ahead)[1]
+            hessian[i] = change / (2.0 * step)
+            # the second time by a share of what the first says is a standard deviation
+            curvature = hessian[i, i] if np.isfinite(hessian[i, i]) else 1.0
+            step = float(np.clip(0.3 / math.sqrt(max(curvature, 1e-3)), 1e-4, 0.1))
     hessian = np.where(np.isfinite(hessian), hessian, 0.0)
     values, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
     # as wide as the widest prior where there is no curvature

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, gammaln
 
 from pncbayes.hmm import ladder_kernels as kernels
+from pncbayes.hmm.likelihood import FASTEST_PER_BIN
 from pncbayes.hmm.nodes import nodes_wanted
 from pncbayes.physics.ladder import Ladder, exponential_level, make_ladder, two_level_rates
 from pncbayes.physics.modelfile import LogNormal, ModelFile
@@ -244,6 +245,9 @@ class LadderPosterior:
                 low[i] = most if self.shortest_s is None else math.log(self.shortest_s)
             elif name == "shortest_s":
                 low[i], high[i] = least, most
+            elif name.startswith("exit_rate"):
+                # beyond it the chain is at rest within a bin
+                high[i] = math.log(FASTEST_PER_BIN / self.data.width_s)
         return low, high
 
     def _within(self, vector: Array) -> bool:

@@ -18,7 +18,7 @@ equal rate through which a level is entered: its length scatters, by one over th
 the number of stages, so that the start of the law is blurred and some shorter dwells occur. A
 blurred start makes the law look steeper; delay and excess are therefore a little longer and
 shorter than s, such that among all these chains the one closest to a sharp power law (least
-divergence) has its exponent, within 0.02 for exponents from 1.2 to 2, and its s, within 2 %.
+divergence) has its exponent, within 0.03 where the truncation is 30 or more shortest times.
 Without stages the chain has the excess alone: its density is flat below s, and the power law is
 moved by s.
 
@@ -55,9 +55,10 @@ Array = NDArray[np.float64]
 # Ends of the steps: below the lowest all exit rates are 1 / truncation, above the highest the
 # excess is shorter than the shortest dwell time.
 _LOWEST, _HIGHEST = 0.1, 4.0
-# Of the shortest dwell time: the s of the excess, and what is added to the delay, times the square
-# root of the number of stages. By minimising the divergence from sharp laws, for 4 to 8 stages.
-_EXCESS_SHARE, _DELAY_MORE = 0.935, 0.305
+# What makes up for the blurred start, by minimising the divergence from sharp laws: the s of the
+# excess is this share of the shortest dwell time, less where the law spans only a few of them, and
+# the delay is longer by the last number over the square root of the number of stages.
+_EXCESS_SHARE, _SPANNED, _DELAY_MORE = 0.945, 5.0, 0.305
 _QUADRATURE_NODES = 120
 # Truncation times after which nothing is left.
 _LAST_TRUNCATIONS = 60.0
@@ -210,7 +211,7 @@ def make_ladder(
     require(n_delays >= 0, "n_delays", n_delays, "0 or more")
     start_s, delay_s = float(shortest_s), 0.0
     if n_delays:
-        start_s = _EXCESS_SHARE * shortest_s
+        start_s = _EXCESS_SHARE * shortest_s / (1.0 + _SPANNED * shortest_s / truncation_s)
         delay_s = shortest_s * (1.0 + _DELAY_MORE / math.sqrt(n_delays))
     logs = np.linspace(math.log(_LOWEST / truncation_s), math.log(_HIGHEST / start_s), int(n_steps))
     spacing = logs[1] - logs[0]

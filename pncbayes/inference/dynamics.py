@@ -1,0 +1,298 @@
+"""Steady, blinking, flickering, both, or not identified: the comparison across families."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pncbayes.inference.dynamics_checks import DynamicsChecks, check_dynamics
+from pncbayes.inference.dynamics_families import LevelsFound, search_families
+from pncbayes.inference.dynamics_posterior import DynamicsData, Family
+from pncbayes.inference.dynamics_search import Optimum, log_volume
+from pncbayes.physics.modelfile import ModelFile
+
+__all__ = ["VERDICTS", "Dynamics", "brightness_sd", "compare_dynamics"]
+
+Array = NDArray[np.float64]
+
+VERDICTS = ("steady", "blinking", "flickering", "both", "not identified")
+
+# A fluctuation of the log brightness below this is not called flicker: lasers and stages have it.
+LEAST_FLICKER = 0.03
+# One that is slower than this share of the recording is a drift.
+_SLOWEST = 0.25
+# Probability above which a verdict is given, and p-value at which a check has failed.
+_SURE = 0.8
+_FAILED = 1.0 / 151.0
+# Powers of the likelihood of the tempered curve.
+TEMPERING = np.geomspace(0.003, 1.0, 11)
+_MOST_HIDDEN = 4
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What the comparison found.
+
+    Attributes
+    ----------
+    optima
+        One for each family and number of levels, most probable first.
+    probability
+        Of each, shape ``(n_optima,)``.
+    log_sd
+        Standard deviation of the log brightness that its flicker makes, 0 without.
+    verdict
+        One of `VERDICTS`.
+    reasons
+        Why it is not identified; empty else.
+    remarks
+        What else a reader has to know.
+    checks
+        Of the most probable family.
+    """
+
+    optima: Sequence[Optimum]
+    probability: Array
+    log_sd: Array
+    verdict: str
+    reasons: tuple[str, ...]
+    remarks: tuple[str, ...]
+    checks: DynamicsChecks
+    verdict_probability: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def best(self) -> Optimum:
+        """The most probable family and number of levels."""
+        return self.optima[0]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per family and number of levels, most probable first."""
+        rows = []
+        for one, probability, log_sd in zip(
+            self.optima, self.probability, self.log_sd, strict=True
+        ):
+            point, family = one.point, one.posterior.family
+            rows.append(
+                {
+                    "family": family.name,
+                    "flicker": family.flicker or "none",
+                    "excess_noise": family.excess,
+                    "bleaching": family.bleaching,
+                    "n_levels": one.n_levels,
+                    "n_hidden_states": one.posterior.n_states,
+                    "probability": float(probability),
+                    "log_evidence": one.log_evidence,
+                    "log_likelihood": one.log_likelihood,
+                    "log_sd": float(log_sd),
+                    "relaxation_rate_per_s": point.relaxation_rate_per_s,
+                    "grid_points": one.posterior.grid.n_points,
+                    "spread_of_starts": max(one.spread, default=0.0),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    @property
+    def n_levels(self) -> pd.Series:
+        """P(number of emission levels), averaged over families."""
+        numbers = np.array([one.n_levels for one in self.optima])
+        index = range(1, int(numbers.max()) + 1)
+        shares = [float(self.probability[numbers == n].sum()) for n in index]
+        return pd.Series(shares, index=pd.Index(index, name="n_levels"), name="probability")
+
+    @property
+    def flicker_probability(self) -> dict[str, float]:
+        """P(flicker), and of each kind; a drift or less than `LEAST_FLICKER` is none."""
+        kinds = {"common": 0.0, "level": 0.0, "k_nr": 0.0}
+        for one, probability, log_sd in zip(
+            self.optima, self.probability, self.log_sd, strict=True
+        ):
+            if is_flicker(one, float(log_sd)):
+                kinds[one.posterior.family.flicker] += float(probability)
+        return {"any": sum(kinds.values()), **kinds}
+
+    def tempering(self) -> pd.DataFrame:
+        """P(number of levels) of levels alone, with the likelihood to powers below 1.
+
+        Rows are powers, columns numbers of levels. A power z says what would be believed if only
+        the share z of the photons counted: a declared tolerance of misfit, not a discovery. After
+        the coarsened posterior of Miller and Dunson, doi:10.1080/01621459.2018.1469995.
+        """
+        plain = [one for one in self.optima if one.posterior.family == Family()]
+        plain = sorted((one for one in plain if one.hessian is not None), key=lambda o: o.n_levels)
+        rows = []
+        for power in TEMPERING:
+            figures = np.array([_tempered(one, float(power)) for one in plain])
+            weights = np.exp(figures - figures.max())
+            rows.append(weights / weights.sum())
+        columns = pd.Index([one.n_levels for one in plain], name="n_levels")
+        return pd.DataFrame(rows, index=pd.Index(TEMPERING, name="power"), columns=columns)
+
+    def summary(self) -> dict[str, object]:
+        """Return the result as plain numbers and text, ready for JSON."""
+        best, point = self.best, self.best.point
+        family = best.posterior.family
+        tempered = self.tempering()
+        return {
+            "verdict": self.verdict,
+            "verdict_probability": self.verdict_probability,
+            "reasons": list(self.reasons),
+            "remarks": list(self.remarks),
+            "family": family.name,
+            "flicker_probability": self.flicker_probability,
+            "n_levels": {str(n): float(p) for n, p in self.n_levels.items()},
+            "flicker": {
+                "kind": family.flicker,
+                "log_sd": float(self.log_sd[0]),
+                "relaxation_rate_per_s": float(point.relaxation_rate_per_s),
+            }
+            if family.flicker
+            else None,
+            "families": self.table.to_dict("records"),
+            "predictive_p_values": dict(self.checks.p_values),
+            "tempering": {
+                "power": [float(power) for power in tempered.index],
+                "n_levels": {str(n): tempered[n].tolist() for n in tempered.columns},
+            },
+        }
+
+
+def _tempered(one: Optimum, power: float) -> float:
+    assert one.hessian is not None
+    assert one.prior_hessian is not None
+    prior = np.diag(np.maximum(one.prior_hessian, 1e-3))
+    curvature = power * (one.hessian - np.diag(one.prior_hessian)) + prior
+    scale = 1.0 / np.sqrt(np.maximum(np.diag(curvature), 1e-3))
+    log_prior = one.log_density - one.log_likelihood
+    value = power * one.log_likelihood + log_prior + log_volume(curvature, scale)
+    return value + one.posterior.log_orders
+
+
+def brightness_sd(one: Optimum) -> float:
+    """Standard deviation of the log brightness that the flicker makes, of the brightest level."""
+    posterior, point = one.posterior, one.point
+    if not posterior.family.flicker:
+        return 0.0
+    brightest = int(np.argmax(point.signal_per_s.sum(axis=1)))
+    if posterior.family.flicker != "k_nr":
+        amplitude = point.amplitude
+        return float(abs(amplitude[brightest if amplitude.size > 1 else 0]))
+    factors = posterior.factors(point)
+    assert factors is not None
+    light = (factors.value[0] * point.signal_per_s[brightest]).sum(axis=1)
+    logs = np.log(np.maximum(light, 1e-12))
+    stationary = posterior.grid.stationary
+    return float(np.sqrt(stationary @ (logs - stationary @ logs) ** 2))
+
+
+def is_flicker(one: Optimum, log_sd: float) -> bool:
+    """Whether a fluctuation is large enough, and fast enough, to be called flicker."""
+    if not one.posterior.family.flicker or log_sd < LEAST_FLICKER:
+        return False
+    duration_s = one.posterior.data.duration_s
+    return bool(1.0 / one.point.relaxation_rate_per_s < _SLOWEST * duration_s)
+
+
+def _log_prior(one: Optimum, kinds: set[str]) -> float:
+    """Log prior of a family: flicker or not, excess noise or not, bleaching or not, even odds.
+
+    The kinds of flicker share theirs; each hidden state more halves it, and may be of any level.
+    """
+    family = one.posterior.family
+    value = np.log(0.5) if not family.flicker else np.log(0.5 / max(len(kinds), 1))
+    hidden = one.posterior.n_states - one.n_levels
+    return float(value - hidden * np.log(2.0 * one.n_levels) - family.bleaching * np.log(2.0))
+
+
+def compare_dynamics(
+    data: DynamicsData,
+    model: ModelFile,
+    levels: Sequence[LevelsFound],
+    rng: np.random.Generator,
+    *,
+    on_step: Callable[[str], None] | None = None,
+) -> Dynamics:
+    """Compare levels, flicker, excess noise, hidden states and bleaching, and say what it is.
+
+    Parameters
+    ----------
+    data
+        What all families see.
+    model
+        Priors of levels, rates and excess noise.
+    levels
+        Levels of one to so many states, as found without flicker.
+    rng
+        Source of the replicates.
+    on_step
+        Called with a word on each step.
+
+    Returns
+    -------
+    Dynamics
+    """
+    found = search_families(data, model, levels, on_step=on_step)
+    optima = [one for one in found if np.isfinite(one.log_evidence)]
+    kinds = {one.posterior.family.flicker for one in found} - {""}
+    figures = np.array([one.log_evidence + _log_prior(one, kinds) for one in optima])
+    order = np.argsort(-figures, kind="stable")
+    optima = [optima[k] for k in order]
+    weights = np.exp(figures[order] - figures.max())
+    probability = weights / weights.sum()
+    log_sd = np.array([brightness_sd(one) for one in optima])
+    checks = check_dynamics(optima[0], rng)
+    return _judged(optima, probability, log_sd, checks, max(one.point.n_states for one in levels))
+
+
+def _judged(
+    optima: Sequence[Optimum], probability: Array, log_sd: Array, checks: DynamicsChecks, most: int
+) -> Dynamics:
+    shares = dict.fromkeys(VERDICTS[:4], 0.0)
+    for one, share, sd in zip(optima, probability, log_sd, strict=True):
+        flickers, blinks = is_flicker(one, float(sd)), one.n_levels > 1
+        name = ("both" if blinks else "flickering") if flickers else "blinking" if blinks else "steady"
+        shares[name] += float(share)
+    name = max(shares, key=lambda key: shares[key])
+    reasons, best = [], optima[0]
+    if shares[name] <= _SURE:
+        likely = ", ".join(f"{key} {value:.2f}" for key, value in shares.items() if value > 0.02)
+        reasons.append(f"no verdict is probable enough ({likely})")
+    failed = checks.failed(_FAILED)
+    if failed:
+        reasons.append(
+            "data drawn from the most probable family do not look like these: "
+            + ", ".join(text.replace("_", " ") for text in failed)
+        )
+    if best.n_levels >= most and best.n_levels > 2 and not best.posterior.family.flicker:
+        reasons.append(f"the most levels allowed ({most}) are the most probable")
+    remarks = _remarks(best, float(log_sd[0]))
+    verdict = "not identified" if reasons else name
+    return Dynamics(
+        optima, probability, log_sd, verdict, tuple(reasons), tuple(remarks), checks, shares
+    )
+
+
+def _remarks(best: Optimum, log_sd: float) -> list[str]:
+    family, remarks = best.posterior.family, []
+    if is_flicker(best, log_sd) and family.flicker == "common":
+        remarks.append(
+            f"the brightness of all levels flickers alike, by {100 * log_sd:.0f} %, and lifetimes "
+            "do not follow: it may be the laser or the stage as well as the emitter"
+        )
+    if family.flicker and not is_flicker(best, log_sd) and log_sd >= LEAST_FLICKER:
+        remarks.append(f"a slow drift of the brightness, by {100 * log_sd:.0f} %")
+    if family.level_of:
+        remarks.append(
+            f"{best.posterior.n_states} hidden states make {best.n_levels} emission levels: dwell "
+            "times that no single rate explains"
+        )
+    if family.bleaching:
+        remarks.append("the last level is never left: bleached, or dark for longer than was seen")
+    if family.excess and best.point.excess is not None:
+        worst = float(np.max(best.point.excess))
+        remarks.append(f"counts scatter more than Poisson's, variance up to {1 + worst:.2f} x mean")
+    return remarks

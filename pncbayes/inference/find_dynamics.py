@@ -1,0 +1,240 @@
+"""`pncbayes.dynamics`: from photons or a trace to what the light of a dot does."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from pncbayes.hmm.likelihood import BinnedLikelihood
+from pncbayes.inference.arguments import check_flags, check_whole_number, random_generator
+from pncbayes.inference.collapsed import working_posterior
+from pncbayes.inference.dynamics import Dynamics, compare_dynamics
+from pncbayes.inference.dynamics_data import dynamics_data, merge_gates
+from pncbayes.inference.dynamics_families import LevelsFound
+from pncbayes.inference.dynamics_posterior import DynamicsData, DynamicsPoint
+from pncbayes.inference.grid import choose_grid, round_down
+from pncbayes.inference.optimum import Mode, find_modes, settle
+from pncbayes.inference.posterior import Parameters
+from pncbayes.inference.progress import progress
+from pncbayes.inference.trace import trace_to_fit
+from pncbayes.photons.binning import bin_photons, photons_of, rebin
+from pncbayes.photons.exposure_curve import Exposure
+from pncbayes.photons.exposure_removal import remove_exposure
+from pncbayes.photons.exposure_search import find_exposure
+from pncbayes.photons.stream import Photons
+from pncbayes.physics.modelfile import ModelFile, load_model
+
+__all__ = ["Corrected", "correct_exposure", "dynamics", "dynamics_of_trace"]
+
+Array = NDArray[np.float64]
+
+_MOST_STATES = 12
+# Bins of all families together are no more than this: cost grows with them.
+_MOST_BINS = 12_000
+_WIDEST_S = 0.02
+_SEED = 20_261_202
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """A trace whose exposure was taken out.
+
+    Attributes
+    ----------
+    trace
+        In corrected time; the one given where there is no exposure.
+    photons
+        Behind it: to be kept as long as the trace is.
+    exposure
+        What was taken out, or None.
+    notes
+        What a reader has to know of it.
+    """
+
+    trace: xr.Dataset
+    photons: Photons | None
+    exposure: Exposure | None
+    notes: list[str]
+
+
+def correct_exposure(trace: xr.Dataset, exposure: Exposure | bool = True) -> Corrected:
+    """Take out of a trace the lines that modulate its light, or a given exposure.
+
+    Parameters
+    ----------
+    trace
+        Made by `pncbayes.bin_photons`.
+    exposure
+        True to look for lines, False for none, or one that is known.
+    """
+    photons = photons_of(trace) if trace.attrs["kind"] == "photons" else None
+    if photons is None or exposure is False:
+        return Corrected(trace, photons, None, [])
+    background = float(trace.attrs.get("background_rate_per_s", 0.0))
+    background = background if np.isfinite(background) else 0.0
+    known = exposure if isinstance(exposure, Exposure) else None
+    if known is None:
+        known = find_exposure(photons, background_rate_per_s=background)
+    if known is None:
+        return Corrected(trace, photons, None, [])
+    removed = remove_exposure(
+        photons, known, background_rate_per_s=background, random_seed=_SEED
+    )
+    edges_ns = None
+    if trace.sizes["gate"] > 1:
+        edges_ns = np.append(trace["gate_start_ns"].values, trace["gate_stop_ns"].values[-1])
+    corrected = bin_photons(
+        removed.photons,
+        float(trace.attrs["width_s"]),
+        gates=edges_ns,
+        response=trace["response"].values if "response" in trace else False,
+        background_rate_per_s=removed.background_rate_per_s,
+    )
+    lines = ", ".join(f"{line.frequency_hz:.4g} Hz (depth {line.depth:.2f})" for line in known.lines)
+    notes = [
+        f"the light is modulated at {lines}, bright and dim alike: most likely the instrument. It "
+        "was taken out by counting time in units of exposure"
+    ]
+    return Corrected(corrected, removed.photons, known, notes)
+
+
+def _coarse_enough(trace: xr.Dataset, counts: Array, width_s: float) -> tuple[Array, float]:
+    """Wider bins where there are too many for families with a flicker."""
+    duration_s = counts.shape[0] * width_s
+    if counts.shape[0] <= _MOST_BINS:
+        return counts, width_s
+    wanted = min(round_down(duration_s / _MOST_BINS * 2.4999), _WIDEST_S)
+    if wanted <= width_s:
+        return counts, width_s
+    if photons_of(trace) is not None:
+        wider = np.asarray(rebin(trace, wanted)["counts"].values, dtype=np.float64)
+        return wider, wanted
+    group = max(int(wanted / width_s), 1)
+    whole = counts.shape[0] // group * group
+    return counts[:whole].reshape(-1, group, counts.shape[1]).sum(axis=1), width_s * group
+
+
+def _find_levels(
+    counts: Array, width_s: float, spec: ModelFile, most: int, rng: np.random.Generator
+) -> list[tuple[Mode, Parameters]]:
+    """Best mode of one to `most` levels without flicker."""
+    likelihood = BinnedLikelihood(counts, width_s)
+    found: list[tuple[Mode, Parameters]] = []
+    simpler = None
+    for number in range(1, most + 1):
+        posterior = working_posterior(likelihood, spec, number)
+        mode = find_modes(
+            posterior, counts, width_s, simpler, rng, n_starts=4, n_climbs=1
+        )[0]
+        settle(posterior, mode)
+        simpler = posterior.unpack(mode.vector)
+        found.append((mode, simpler))
+    return found
+
+
+def _levels_of(data: DynamicsData, mode: Mode, point: Parameters) -> LevelsFound:
+    gates = point.gate_rate_per_s
+    signal = np.maximum(gates - data.background_per_s, 1e-3 * gates + 1e-6)
+    levels = DynamicsPoint(signal, point.transition_rate_per_s, np.empty(0))
+    return LevelsFound(levels, mode.parts.occupied_s)
+
+
+def dynamics_of_trace(
+    trace: xr.Dataset,
+    spec: ModelFile,
+    most: int,
+    rng: np.random.Generator,
+    *,
+    width_s: float | None = None,
+    on_step: Any = None,
+) -> Dynamics:
+    """Compare families of dynamics on a trace; see `dynamics`."""
+    if width_s is None:
+        grid = choose_grid(trace, spec, rng)
+        counts, width_s = _coarse_enough(trace, grid.counts, grid.width_s)
+    else:
+        counts = np.asarray(rebin(trace, width_s)["counts"].values, dtype=np.float64)
+    first = merge_gates(counts.sum(axis=0))
+    found = _find_levels(np.add.reduceat(counts, first, axis=1), width_s, spec, most, rng)
+    best = max(found, key=lambda one: one[0].log_density)[0]
+    concentration = spec.decay_concentration.median
+    if best.base is not None:
+        concentration = float(np.exp(best.log_concentration))
+    data = dynamics_data(
+        trace, counts, width_s,
+        darkest_per_s=min(float(point.rate_per_s.min()) for _, point in found),
+        concentration=concentration,
+    )  # fmt: skip
+    levels = [_levels_of(data, mode, point) for mode, point in found]
+    return compare_dynamics(data, spec, levels, rng, on_step=on_step)
+
+
+def dynamics(
+    data: Photons | xr.Dataset | str | os.PathLike[str],
+    *,
+    width_s: float | None = None,
+    max_states: int = 6,
+    model: str | Path | ModelFile = "free",
+    response: Any = None,
+    exposure: Exposure | bool = True,
+    random_seed: int | np.random.Generator | None = None,
+    progressbar: bool = True,
+) -> Dynamics:
+    """Say whether a dot is steady, blinks, flickers or both, or that the data do not tell.
+
+    Levels that switch are compared with levels times a flicker of the brightness or of a
+    non-radiative rate, with excess noise, hidden states and bleaching, by their evidence; and data
+    drawn from the best are compared with the data. Lines in the spectrum are taken out before.
+
+    Parameters
+    ----------
+    data
+        As in `pncbayes.fit`: photons, a trace of photon counts, or a path.
+    width_s
+        Bin width of the comparison in s; by rule if not given.
+    max_states
+        Most levels, 1 to 12.
+    model
+        Priors, as in `pncbayes.fit`.
+    response
+        Instrument response, as in `pncbayes.bin_photons`; for photons only.
+    exposure
+        True: lines in the spectrum are found and taken out; False: they are not; or an exposure
+        that is known (`pncbayes.photons.exposure.schedule_exposure`).
+    random_seed
+        Whole number or generator: the same number gives the same result.
+    progressbar
+        Show progress on standard error.
+
+    Returns
+    -------
+    Dynamics
+        ``verdict``, ``reasons``, ``remarks``, ``n_levels``, ``flicker_probability``, ``table``,
+        ``checks``.
+
+    Raises
+    ------
+    ValueError
+        If an argument is wrong, or the data are counts of a camera.
+    """
+    spec = load_model(model)
+    check_flags(progressbar=progressbar)
+    most = check_whole_number("max_states", max_states, 1, _MOST_STATES)
+    if not isinstance(exposure, bool | Exposure):
+        raise ValueError(f"`exposure` must be True, False or an Exposure, got {exposure!r}")
+    rng = random_generator(random_seed)
+    trace, _ = trace_to_fit(data, None, response)
+    if trace.attrs["kind"] != "photons":
+        raise ValueError("`dynamics` takes photon counts; these are counts of a camera")
+    with progress(40, progressbar) as step:
+        step("exposure")
+        corrected = correct_exposure(trace, exposure)
+        return dynamics_of_trace(
+            corrected.trace, spec, most, rng, width_s=width_s, on_step=step
+        )
