@@ -28,13 +28,15 @@ _NEGLIGIBLE = 1e-9
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def band_diagonals(transition: Array) -> Array:
-    """Diagonals of a transition matrix that are not negligible.
+def band_diagonals(transition: Array, n_levels: int) -> Array:
+    """Diagonals of a transition matrix that are not negligible, once for each level.
 
     Returns
     -------
     ndarray
-        Shape ``(2 * band + 1, n_points)``: at ``[d, y]`` the move to y from y + d - band.
+        Shape ``(2 * band + 1, n_levels * (n_points + band))``: at ``[d, k * (n_points + band) + y]``
+        the move to y from y + d - band. Behind each level there is a gap of zeros as wide as the
+        band, so that one loop over all levels does what loops over each would do.
     """
     n = transition.shape[0]
     band = 0
@@ -42,12 +44,14 @@ def band_diagonals(transition: Array) -> Array:
         for j in range(n):
             if transition[i, j] > _NEGLIGIBLE and abs(i - j) > band:
                 band = abs(i - j)
-    diagonals = np.zeros((2 * band + 1, n))
+    stride = n + band
+    diagonals = np.zeros((2 * band + 1, n_levels * stride))
     for d in range(2 * band + 1):
         for y in range(n):
             x = y + d - band
             if 0 <= x < n:
-                diagonals[d, y] = transition[x, y]
+                for k in range(n_levels):
+                    diagonals[d, k * stride + y] = transition[x, y]
     return diagonals
 
 
@@ -104,25 +108,22 @@ def fill_matrices(
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _flicker(message: Array, diagonals: Array, moved: Array, padded: Array) -> None:
-    """Move the flicker on by a bin: ``moved[k, y] = sum_x message[k, x] transition[x, y]``.
+def _flicker(padded: Array, diagonals: Array, moved: Array) -> None:
+    """Move the flicker on by a bin, in all levels at once.
 
-    `diagonals` is the band of the transition matrix (`band_diagonals`), `padded` room for one
-    message with nothing on both sides: loops of one fixed length are what a compiler does best.
+    `padded` has a gap of the band's width before the first level and behind each; `moved` is the
+    same without the first gap, and its gaps come out as zeros.
     """
-    n_levels, n_points = message.shape
-    band = diagonals.shape[0] // 2
-    for k in range(n_levels):
-        for x in range(n_points):
-            padded[band + x] = message[k, x]
-        row = moved[k]
-        for y in range(n_points):
-            row[y] = 0.0
-        for d in range(2 * band + 1):
-            weight = diagonals[d]
-            part = padded[d : d + n_points]
-            for y in range(n_points):
-                row[y] += weight[y] * part[y]
+    width = diagonals.shape[1]
+    n_diagonals = diagonals.shape[0]
+    for c in range(width):
+        moved[c] = diagonals[0, c] * padded[c]
+    d = 1
+    # two diagonals at a time: half the loads and stores
+    while d + 1 < n_diagonals:
+        for c in range(width):
+            moved[c] += diagonals[d, c] * padded[c + d] + diagonals[d + 1, c] * padded[c + d + 1]
+        d += 2
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
@@ -151,50 +152,57 @@ def forward(
     initial
         Shape ``(n_levels, n_points)``.
     messages
-        Room for the messages before each bin and after the last, ``(n_bins + 1, n_levels,
-        n_points)``; of length 0 if they are not wanted.
+        Room for the messages before each bin, ``(n_bins, n_levels, n_points)``; of length 0 if they
+        are not wanted.
     stepped
         Room for the messages after the levels' step and before the flicker's, like `pure`.
     """
     n_bins, n_levels, n_points = pure.shape
+    band = diagonals.shape[0] // 2
+    stride = n_points + band
     keep = messages.shape[0] > 0
-    message = initial.copy()
-    levels = np.empty_like(message)
-    padded = np.zeros(n_points + diagonals.shape[0] - 1)
+    message = np.zeros(n_levels * stride)
+    padded = np.zeros(band + n_levels * stride + band)
+    for k in range(n_levels):
+        for x in range(n_points):
+            message[k * stride + x] = initial[k, x]
     total = 0.0
-    if keep:
-        messages[0] = message
     for t in range(n_bins):
         at = matrix_of_bin[t]
-        if at < 0:
+        if keep:
             for k in range(n_levels):
                 for x in range(n_points):
-                    levels[k, x] = message[k, x] * pure[t, k, x]
+                    messages[t, k, x] = message[k * stride + x]
+        if at < 0:
+            for k in range(n_levels):
+                here = k * stride
+                for x in range(n_points):
+                    padded[band + here + x] = message[here + x] * pure[t, k, x]
         else:
             for j in range(n_levels):
+                there = band + j * stride
                 for x in range(n_points):
-                    levels[j, x] = 0.0
-            for i in range(n_levels):
-                for j in range(n_levels):
+                    padded[there + x] = message[x] * matrices[at, 0, j, x]
+                for i in range(1, n_levels):
+                    here = i * stride
                     for x in range(n_points):
-                        levels[j, x] += message[i, x] * matrices[at, i, j, x]
+                        padded[there + x] += message[here + x] * matrices[at, i, j, x]
         if keep:
-            stepped[t] = levels
-        _flicker(levels, diagonals, message, padded)
+            for k in range(n_levels):
+                here = band + k * stride
+                for x in range(n_points):
+                    stepped[t, k, x] = padded[here + x]
+        _flicker(padded, diagonals, message)
         norm = 0.0
-        for k in range(n_levels):
-            for x in range(n_points):
-                norm += message[k, x]
-        if keep or norm < _SMALL:
+        for c in range(message.shape[0]):
+            norm += message[c]
+        if norm < _SMALL or not norm > 0.0 or keep:
             if not norm > 0.0:
                 return -math.inf
             total += math.log(norm)
             scale = 1.0 / norm
-            for k in range(n_levels):
-                for x in range(n_points):
-                    message[k, x] *= scale
-            if keep:
-                messages[t + 1] = message
+            for c in range(message.shape[0]):
+                message[c] *= scale
     return total + math.log(message.sum())
 
 
@@ -212,41 +220,52 @@ def backward(
 ) -> None:
     """Backward pass: posterior probabilities, from what `forward` left.
 
-    `back` has the diagonals of the transposed transition matrix of the flicker. Fills `pure_mass`, like `pure`: the
-    probability of having been there, to be ignored in bins with a matrix; `matrix_mass`, like
-    `matrices`: derivative of the log-likelihood by each entry; and `afters`, like `pure`: what
-    follows each bin, whose product with `stepped` is the derivative by the
+    `back` has the diagonals of the transposed transition matrix of the flicker. Fills `pure_mass`,
+    like `pure`: the probability of having been there, to be ignored in bins with a matrix;
+    `matrix_mass`, like `matrices`: derivative of the log-likelihood by each entry; and `afters`,
+    like `pure`: what follows each bin, whose product with `stepped` is the derivative by the
     transitions of the flicker.
     """
     n_bins, n_levels, n_points = pure.shape
-    after = np.ones((n_levels, n_points))
-    before = np.empty((n_levels, n_points))
-    padded = np.zeros(n_points + back.shape[0] - 1)
+    band = back.shape[0] // 2
+    stride = n_points + band
+    padded = np.zeros(band + n_levels * stride + band)
+    before = np.zeros(n_levels * stride)
+    for k in range(n_levels):
+        for x in range(n_points):
+            padded[band + k * stride + x] = 1.0
     for t in range(n_bins - 1, -1, -1):
         at = matrix_of_bin[t]
-        _flicker(after, back, before, padded)
+        _flicker(padded, back, before)
         total = 0.0
         for k in range(n_levels):
+            here = k * stride
             for x in range(n_points):
-                total += stepped[t, k, x] * before[k, x]
+                total += stepped[t, k, x] * before[here + x]
         scale = 1.0 / total
         for k in range(n_levels):
+            here = k * stride
             for x in range(n_points):
-                afters[t, k, x] = after[k, x] * scale
-                # a state that cannot be reached may have any future: it must not overflow
-                before[k, x] = min(before[k, x] * scale, _LARGE)
-                after[k, x] = 0.0
+                afters[t, k, x] = padded[band + here + x] * scale
+        for c in range(before.shape[0]):
+            # a state that cannot be reached may have any future: it must not overflow
+            before[c] = min(before[c] * scale, _LARGE)
         if at < 0:
             for k in range(n_levels):
+                here = k * stride
                 for x in range(n_points):
-                    pure_mass[t, k, x] = stepped[t, k, x] * before[k, x]
-                    after[k, x] = pure[t, k, x] * before[k, x]
+                    pure_mass[t, k, x] = stepped[t, k, x] * before[here + x]
+                    padded[band + here + x] = pure[t, k, x] * before[here + x]
         else:
             for i in range(n_levels):
+                here = band + i * stride
+                for x in range(n_points):
+                    padded[here + x] = 0.0
                 for j in range(n_levels):
+                    there = j * stride
                     for x in range(n_points):
-                        matrix_mass[at, i, j, x] = messages[t, i, x] * before[j, x]
-                        after[i, x] += matrices[at, i, j, x] * before[j, x]
+                        matrix_mass[at, i, j, x] = messages[t, i, x] * before[there + x]
+                        padded[here + x] += matrices[at, i, j, x] * before[there + x]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)

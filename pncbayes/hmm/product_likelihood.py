@@ -206,7 +206,8 @@ class ProductLikelihood:
         )
         none = np.empty((0, *pure.shape[1:]))
         value = kernels.forward(
-            pure, active.matrix_of_bin, matrices, kernels.band_diagonals(transition),
+            pure, active.matrix_of_bin, matrices,
+            kernels.band_diagonals(transition, means.shape[0]),
             self._initial(means.shape[0], stationary), none, none,
         )  # fmt: skip
         return float(value) + scale + active.constant
@@ -295,9 +296,9 @@ class ProductLikelihood:
         stationary: Array,
     ) -> tuple[float, Array, Array, Array]:
         n_bins, n_levels, n_points = pure.shape
-        messages = np.empty((n_bins + 1, n_levels, n_points))
+        messages = np.empty((n_bins, n_levels, n_points))
         stepped = np.empty_like(pure)
-        diagonals = kernels.band_diagonals(transition)
+        diagonals = kernels.band_diagonals(transition, n_levels)
         value = kernels.forward(
             pure, active.matrix_of_bin, matrices, diagonals,
             self._initial(n_levels, stationary), messages, stepped,
@@ -306,7 +307,7 @@ class ProductLikelihood:
         flicker = np.zeros_like(transition)
         if np.isfinite(value):
             afters = np.empty_like(pure)
-            back = kernels.band_diagonals(np.ascontiguousarray(transition.T))
+            back = kernels.band_diagonals(np.ascontiguousarray(transition.T), n_levels)
             kernels.backward(
                 pure, active.matrix_of_bin, matrices, back, messages, stepped,
                 pure_mass, matrix_mass, afters,

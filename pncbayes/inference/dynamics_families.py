@@ -37,7 +37,7 @@ _WORTH = 8.0
 # Nats within which two starts are taken to lead to one top.
 _SAME = 1.0
 _FIRST_POINTS = 13
-_GLANCE_STEPS = 6
+_GLANCE_STEPS = 5
 _MOST_LEVELS_WITH_FLICKER = 4
 # Log brightness within which two levels may be one with hidden states, and hidden states at most.
 _ALIKE = 0.35
@@ -198,10 +198,12 @@ class _Search:
 
     def _split(self, family: Family, fewer: Optimum) -> list[tuple[DynamicsPosterior, Array]]:
         posterior = self.posterior(family, fewer.n_levels + 1, fewer.posterior.grid.n_points)
-        point, starts = fewer.point, []
+        order = np.argsort(-fewer.point.signal_per_s.sum(axis=1), kind="stable")
+        point, starts = fewer.point.permuted(order), []
         n = fewer.n_levels
         for k in range(n):
-            for factor in (0.6, 1.4):
+            # above the brightest and below the darkest only where that is where it is
+            for factor in ((0.7,) if k < n - 1 else (0.6, 1.3)):
                 signal = np.vstack([point.signal_per_s, point.signal_per_s[k] * factor])
                 rates = np.zeros((n + 1, n + 1))
                 rates[:n, :n] = point.transition_rate_per_s
@@ -285,7 +287,10 @@ class _Search:
         """Add hidden states, whose dwell times differ, to one level after the other."""
         if best.posterior.family.bleaching:
             return best
-        while best.posterior.n_states < _MOST_STATES and best.n_levels > 1:
+        most = _MOST_STATES if best.posterior.grid.n_points == 1 else best.n_levels + 1
+        if best.n_levels > 2 and best.posterior.family.flicker:
+            return best
+        while best.posterior.n_states < most and best.n_levels > 1:
             # a state more that explains nothing is not worth the work
             least = best.log_likelihood + _HIDDEN_GAIN
             tried = [

@@ -173,26 +173,48 @@ def _differs(wanted: int, present: int) -> bool:
 
 
 def evidence_at(optimum: Optimum) -> Optimum:
-    """Add Laplace's evidence; levels are exchangeable and counted once."""
+    """Add Laplace's evidence; levels are exchangeable and counted once.
+
+    Curvature is worked out for the brightness of levels, rates, flicker and noise. The shapes of
+    decays have that of known levels: they are many, and next to nothing else depends on them.
+    """
     posterior, vector = optimum.posterior, optimum.vector
     _, centre, parts = posterior.gradient(vector)
-    scale = 1.0 / np.sqrt(posterior.curvature(vector, parts))
+    diagonal = posterior.curvature(vector, parts)
+    scale = 1.0 / np.sqrt(diagonal)
+    directions = _directions(posterior, diagonal)
     size = vector.size
-    hessian, prior = np.empty((size, size)), np.empty(size)
+    products, prior = np.empty((directions.shape[0], size)), np.zeros(size)
     _, prior_centre = posterior.log_prior(vector)
-    for i in range(size):
-        step = _STEP * scale[i]
-        ahead = vector.copy()
-        ahead[i] += step
-        hessian[i] = -(posterior.gradient(ahead)[1] - centre) / step
-        prior[i] = -(posterior.log_prior(ahead)[1][i] - prior_centre[i]) / step
-    hessian = 0.5 * (hessian + hessian.T)
+    for row, direction in enumerate(directions):
+        ahead = vector + _STEP * scale * direction
+        products[row] = -(posterior.gradient(ahead)[1] - centre) * scale / _STEP
+        slope = (posterior.log_prior(ahead)[1] - prior_centre) * scale / _STEP
+        prior -= (slope @ direction) * direction**2
+    inner = products @ directions.T
+    inner = 0.5 * (inner + inner.T)
+    # in units of the scale: as if known, but for what was worked out
+    scaled = np.eye(size) - directions.T @ directions + directions.T @ inner @ directions
+    hessian = scaled / scale[:, None] / scale
     return replace(
         optimum,
         log_evidence=optimum.log_density + log_volume(hessian, scale) + posterior.log_orders,
         hessian=hessian,
-        prior_hessian=prior,
+        prior_hessian=prior * diagonal,
     )
+
+
+def _directions(posterior: DynamicsPosterior, diagonal: Array) -> Array:
+    """Unit vectors, in units of the scale: brightness of each level, and all but the decays."""
+    n_gates, n_levels, size = posterior.data.n_gates, posterior.n_levels, diagonal.size
+    first = n_levels * n_gates
+    directions = np.zeros((n_levels + size - first, size))
+    for level in range(n_levels):
+        gates = slice(level * n_gates, (level + 1) * n_gates)
+        weight = np.sqrt(diagonal[gates])
+        directions[level, gates] = weight / np.linalg.norm(weight)
+    directions[n_levels:, first:] = np.eye(size - first)
+    return directions
 
 
 def log_volume(hessian: Array, scale: Array) -> float:
