@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from pncbayes.inference.results import Fit, load
     from pncbayes.photons.binning import bin_photons, camera_trace
     from pncbayes.photons.formats import read
+    from pncbayes.photons.screening import Screening, screen
     from pncbayes.photons.stream import Photons
     from pncbayes.photons.writers import write_photons
     from pncbayes.physics.exciton import Exciton
     from pncbayes.physics.simulate import simulate
     from pncbayes.report.intensity_lifetime import plot_intensity_lifetime
     from pncbayes.report.overview import plot_overview
+    from pncbayes.report.screening import plot_screening
 
     __version__: str
 
@@ -45,6 +47,7 @@ __all__ = [
     "PhotonFileError",
     "Photons",
     "PncbayesWarning",
+    "Screening",
     "__version__",
     "bin_photons",
     "build",
@@ -55,7 +58,9 @@ __all__ = [
     "load",
     "plot_intensity_lifetime",
     "plot_overview",
+    "plot_screening",
     "read",
+    "screen",
     "simulate",
     "write_photons",
 ]
@@ -70,6 +75,7 @@ _PUBLIC = {
     "PhotonFileError": "pncbayes.errors",
     "Photons": "pncbayes.photons.stream",
     "PncbayesWarning": "pncbayes.errors",
+    "Screening": "pncbayes.photons.screening",
     "bin_photons": "pncbayes.photons.binning",
     "build": "pncbayes.inference.build",
     "camera_trace": "pncbayes.photons.binning",
@@ -79,7 +85,9 @@ _PUBLIC = {
     "load": "pncbayes.inference.results",
     "plot_intensity_lifetime": "pncbayes.report.intensity_lifetime",
     "plot_overview": "pncbayes.report.overview",
+    "plot_screening": "pncbayes.report.screening",
     "read": "pncbayes.photons.formats",
+    "screen": "pncbayes.photons.screening",
     "simulate": "pncbayes.physics.simulate",
     "write_photons": "pncbayes.photons.writers",
 }

@@ -154,8 +154,12 @@ def info(
     delay_tick_ns: DelayTickNs = None,
     period_ns: PeriodNs = None,
     option: Options = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option("--figure", metavar="PNG", help="Draw what the screening found."),
+    ] = None,
 ) -> None:
-    """Say what a recording holds, without fitting anything."""
+    """Say what a recording holds, without fitting anything, and what is not the dot in it."""
     from pncbayes.photons.facts import photon_facts
     from pncbayes.report.tables import facts_table
 
@@ -165,9 +169,24 @@ def info(
     facts = photon_facts(data) if _is_photons(data) else _trace_facts(data)
     for elsewhere in ("path", "warnings"):
         facts.pop(elsewhere, None)
+    if figure is not None and not _is_photons(data):
+        raise ValueError(f"--figure needs photons, but {file} holds counts per bin")
     _print(facts_table(str(file), facts).rich())
     for text in _warnings_of(data):
         _warn(text)
+    if not _is_photons(data):
+        return
+    from pncbayes.photons.screening import screen
+
+    screening = screen(data)
+    typer.echo("Screening:")
+    for sentence in screening.words():
+        typer.echo(f"- {sentence}")
+    if figure is not None:
+        from pncbayes.report.screening import save_screening
+
+        save_screening(screening, figure)
+        typer.echo(f"wrote {figure}")
 
 
 def _show_presets(wanted: bool) -> None:

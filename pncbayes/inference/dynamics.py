@@ -28,9 +28,10 @@ _SLOWEST = 0.25
 # Probability above which a verdict is given, and p-value at which a check has failed.
 _SURE = 0.8
 _FAILED = 1.0 / 151.0
+# Exits per bin above which a level is no better than noise of single bins.
+_FASTEST = 1.0
 # Powers of the likelihood of the tempered curve.
 TEMPERING = np.geomspace(0.003, 1.0, 11)
-_MOST_HIDDEN = 4
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,9 @@ def _judged(
     shares = dict.fromkeys(VERDICTS[:4], 0.0)
     for one, share, sd in zip(optima, probability, log_sd, strict=True):
         flickers, blinks = is_flicker(one, float(sd)), one.n_levels > 1
-        name = ("both" if blinks else "flickering") if flickers else "blinking" if blinks else "steady"
+        name = (
+            ("both" if blinks else "flickering") if flickers else "blinking" if blinks else "steady"
+        )
         shares[name] += float(share)
     name = max(shares, key=lambda key: shares[key])
     reasons, best = [], optima[0]
@@ -269,6 +272,13 @@ def _judged(
         )
     if best.n_levels >= most and best.n_levels > 2 and not best.posterior.family.flicker:
         reasons.append(f"the most levels allowed ({most}) are the most probable")
+    exits = float(best.point.transition_rate_per_s.sum(axis=1).max())
+    width_s = best.posterior.data.width_s
+    if best.n_levels > 1 and exits * width_s > _FASTEST:
+        reasons.append(
+            f"a level is left {exits:.0f} times per s, faster than bins of {1e3 * width_s:g} ms: "
+            "noise of single bins looks like that, too"
+        )
     remarks = _remarks(best, float(log_sd[0]))
     verdict = "not identified" if reasons else name
     return Dynamics(

@@ -34,6 +34,8 @@ _HOPELESS = 60.0
 _FAR = 25.0
 # Nats of evidence below the best of all at which a family is not joined with another.
 _WORTH = 8.0
+# Nats that noise of single bins may have bought levels for.
+_NOISE = 300.0
 # Nats within which two starts are taken to lead to one top.
 _SAME = 1.0
 _FIRST_POINTS = 13
@@ -85,9 +87,7 @@ class _Search:
         self.found: dict[tuple[Family, int], Optimum] = {}
 
     def posterior(self, family: Family, n_levels: int, n_points: int = 1) -> DynamicsPosterior:
-        return DynamicsPosterior(
-            self.data, self.model, family, n_levels, n_points, self.likelihood
-        )
+        return DynamicsPosterior(self.data, self.model, family, n_levels, n_points, self.likelihood)
 
     @property
     def best(self) -> float:
@@ -184,7 +184,9 @@ class _Search:
         # one level fewer and more than the best, if they were hopeless at a glance
         for n_levels in (best.n_levels - 1, best.n_levels + 1):
             if 1 <= n_levels <= most and (family, n_levels) not in self.found:
-                self.add(family, n_levels, [(one[2], one[1]) for one in starts[n_levels]], looked=True)
+                self.add(
+                    family, n_levels, [(one[2], one[1]) for one in starts[n_levels]], looked=True
+                )
         self.more(self.best_of(family))
 
     def more(self, best: Optimum | None) -> None:
@@ -203,7 +205,7 @@ class _Search:
         n = fewer.n_levels
         for k in range(n):
             # above the brightest and below the darkest only where that is where it is
-            for factor in ((0.7,) if k < n - 1 else (0.6, 1.3)):
+            for factor in (0.7,) if k < n - 1 else (0.6, 1.3):
                 signal = np.vstack([point.signal_per_s, point.signal_per_s[k] * factor])
                 rates = np.zeros((n + 1, n + 1))
                 rates[:n, :n] = point.transition_rate_per_s
@@ -242,6 +244,17 @@ class _Search:
         posterior = self.posterior(family, top.n_levels, top.posterior.grid.n_points)
         return self.add(family, top.n_levels, [(posterior, posterior.pack(point))])
 
+    def noisy(self, top: Optimum) -> None:
+        """Excess noise on the best number of levels, and on fewer that it may stand for."""
+        base = top.posterior.family
+        family = replace(base, excess=True)
+        self.instead(family, base)
+        for (of, n_levels), one in list(self.found.items()):
+            behind = top.log_evidence - _figure(one)
+            if of == base and n_levels < top.n_levels and behind < _NOISE:
+                posterior = self.posterior(family, n_levels, one.posterior.grid.n_points)
+                self.add(family, n_levels, [(posterior, posterior.pack(one.point))])
+
     def around(self, best: Optimum) -> None:
         """One level fewer and more than the best, where that is not known yet."""
         family = best.posterior.family
@@ -254,7 +267,6 @@ class _Search:
                 posterior = self.posterior(family, n_levels, one.posterior.grid.n_points)
                 self.add(family, n_levels, [(posterior, posterior.pack(one.point))])
         self.more(best)
-
 
     def tied(self, best: Optimum) -> Optimum:
         """Let levels that emit alike be hidden states of one level, while that is better."""
@@ -404,7 +416,7 @@ def search_families(
     tops = [search.best_of(Family(kind)) for kind in ("", "common", "k_nr", "level")]
     near = [one for one in tops if one is not None and one.log_evidence > search.best - _WORTH]
     for top in sorted(near, key=lambda one: -one.log_evidence)[:2]:
-        search.instead(replace(top.posterior.family, excess=True), top.posterior.family)
+        search.noisy(top)
     best = max(search.found.values(), key=_figure)
     search.around(best)
     best = max(search.found.values(), key=_figure)

@@ -83,9 +83,7 @@ def correct_exposure(trace: xr.Dataset, exposure: Exposure | bool = True) -> Cor
         known = find_exposure(photons, background_rate_per_s=background)
     if known is None:
         return Corrected(trace, photons, None, [])
-    removed = remove_exposure(
-        photons, known, background_rate_per_s=background, random_seed=_SEED
-    )
+    removed = remove_exposure(photons, known, background_rate_per_s=background, random_seed=_SEED)
     edges_ns = None
     if trace.sizes["gate"] > 1:
         edges_ns = np.append(trace["gate_start_ns"].values, trace["gate_stop_ns"].values[-1])
@@ -96,7 +94,9 @@ def correct_exposure(trace: xr.Dataset, exposure: Exposure | bool = True) -> Cor
         response=trace["response"].values if "response" in trace else False,
         background_rate_per_s=removed.background_rate_per_s,
     )
-    lines = ", ".join(f"{line.frequency_hz:.4g} Hz (depth {line.depth:.2f})" for line in known.lines)
+    lines = ", ".join(
+        f"{line.frequency_hz:.4g} Hz (depth {line.depth:.2f})" for line in known.lines
+    )
     notes = [
         f"the light is modulated at {lines}, bright and dim alike: most likely the instrument. It "
         "was taken out by counting time in units of exposure"
@@ -129,9 +129,7 @@ def _find_levels(
     simpler = None
     for number in range(1, most + 1):
         posterior = working_posterior(likelihood, spec, number)
-        mode = find_modes(
-            posterior, counts, width_s, simpler, rng, n_starts=4, n_climbs=1
-        )[0]
+        mode = find_modes(posterior, counts, width_s, simpler, rng, n_starts=4, n_climbs=1)[0]
         settle(posterior, mode)
         simpler = posterior.unpack(mode.vector)
         found.append((mode, simpler))
@@ -235,6 +233,4 @@ def dynamics(
     with progress(40, progressbar) as step:
         step("exposure")
         corrected = correct_exposure(trace, exposure)
-        return dynamics_of_trace(
-            corrected.trace, spec, most, rng, width_s=width_s, on_step=step
-        )
+        return dynamics_of_trace(corrected.trace, spec, most, rng, width_s=width_s, on_step=step)

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pncbayes.photons.spectrum_depths import Demodulated, LineDepth, demodulate, line_depth
+from pncbayes.photons.spectrum_depths import (
+    Demodulated,
+    LineDepth,
+    demodulate,
+    line_depth,
+    power_at,
+)
 from pncbayes.photons.spectrum_peaks import Peak, Spectrum, count_spectrum, search_peaks
 from pncbayes.photons.stream import Photons
 
@@ -31,6 +37,7 @@ _MOST_HARMONIC = 20
 _MOST_LINES = 12
 # Modulation up to four times the sampling rate is recognised, as of alternating lasers.
 _MIRRORS = 4
+_LEAST_SHARE = 0.25
 # A peak this close to a stronger one is its sideband.
 _SIDEBAND_HZ = 5.0
 _SIDEBAND_SHARE = 0.03
@@ -153,9 +160,11 @@ def search_lines(photons: Photons) -> SpectralSearch:
     for main, sidebands in _with_sidebands(peaks)[:_MOST_LINES]:
         for frequency_hz in _mirrored(main.frequency_hz, spectrum.sampling_hz):
             demodulated = demodulate(time_s, duration_s, frequency_hz)
-            depth = line_depth(demodulated, main.width_hz)
             # of a frequency of which the peak is but a mirror image the photons know nothing
-            if depth is not None and depth.depth[0] ** 2 * len(photons) > main.excess:
+            if power_at(demodulated, main.width_hz) < _LEAST_SHARE * main.excess:
+                continue
+            depth = line_depth(demodulated, main.width_hz)
+            if depth is not None:
                 measured.append((main, sidebands, demodulated, depth))
                 break
     lines, strongest = _with_harmonics(measured, 1.0 / duration_s)

@@ -12,26 +12,30 @@ from scipy.fft import fft, ifft, next_fast_len
 from scipy.signal import fftconvolve
 from scipy.signal.windows import hann
 
-__all__ = ["Demodulated", "LineDepth", "demodulate", "fold_line", "line_depth"]
+__all__ = ["Demodulated", "LineDepth", "demodulate", "fold_line", "line_depth", "power_at"]
 
 Floats = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
 # Windows in which the brightness hardly changes, of whole cycles.
 _WINDOW_S = 0.05
-_FEWEST_CYCLES = 2
+_FEWEST_CYCLES = 1
 # Longer windows mix bright and dim moments.
 _LONGEST_SPLIT_S = 0.25
-_FEWEST_WINDOWS = 20
-_N_WIDTHS = 24
-_N_HEIGHTS = 16
+_FEWEST_WINDOWS = 25
+_N_WIDTHS = 32
+_SCORING_STEPS = 8
 _WIDEST_HZ = 6.0
 # How far around a line its background is measured.
 _AROUND_HZ = 8.0
 _PADDING = 4
+_RESOLVED = 0.4
+# A line this many steps wide keeps less than half of its power in pairs far apart.
+_SURELY_WIDE = 2.0
+_COHERENT = 0.5
 _N_BLOCKS = 25
 # Depths that differ by less than this many standard errors are called equal.
-_EQUAL_SIGMA = 2.6
+_EQUAL_SIGMA = 3.0
 # The ratio of two depths must be known to this, or nothing is said about it.
 _KNOWN = 0.35
 _N_PHASES = 24
@@ -66,11 +70,11 @@ class LineDepth:
     frequency_hz
         Refined frequency.
     linewidth_hz
-        Full width at half maximum of a line whose phase walks at random; where it is narrower,
-        about a tenth of the resolution.
+        Full width at half maximum of a line whose phase walks at random; a hundredth of the
+        resolution (one over the duration) where it cannot be told from a stable phase.
     depth, bright, dim
         Estimate and standard error: overall, in bright and in dim windows (NaN where these cannot
-        be told apart).
+        be told apart). Windows in which the dot switches mix both.
     is_common
         Whether bright and dim windows have the same depth within errors; None when not known.
     reference
@@ -116,6 +120,14 @@ def demodulate(time_s: Floats, duration_s: float, frequency_hz: float) -> Demodu
     return Demodulated(frequency_hz, window_s, counts, phasor)
 
 
+def power_at(demodulated: Demodulated, width_hz: float) -> float:
+    """Power within a width around the demodulated frequency, over the shot noise of one value."""
+    power = np.abs(fft(demodulated.phasor)) ** 2 / max(float(demodulated.counts.sum()), 1.0)
+    offset_hz = np.fft.fftfreq(power.size, demodulated.window_s)
+    near = np.abs(offset_hz) <= 0.5 * width_hz + 1.0 / (power.size * demodulated.window_s)
+    return float(np.sum(power[near] - 1.0))
+
+
 def line_depth(demodulated: Demodulated, width_hz: float) -> LineDepth | None:
     """Depth and linewidth of a line near the demodulated frequency.
 
@@ -141,23 +153,30 @@ def line_depth(demodulated: Demodulated, width_hz: float) -> LineDepth | None:
     if counts.size < _FEWEST_WINDOWS:
         return None
     offset_hz, linewidth_hz = _offset_and_linewidth(demodulated, width_hz)
+    step_hz = 1.0 / (counts.size * window_s)
+    # what cannot be told from a stable phase is taken as stable
+    linewidth_hz = linewidth_hz if linewidth_hz > _RESOLVED * step_hz else 0.01 * step_hz
     middle_s = (np.arange(counts.size) + 0.5) * window_s
     phasor = demodulated.phasor * np.exp(-2j * np.pi * offset_hz * middle_s)
-    decay = np.pi * linewidth_hz * window_s
-    reach = int(np.clip(1.5 / max(decay, 1e-9), 1, counts.size - 1))
-    kernel = np.exp(-decay * np.abs(np.arange(-reach, reach + 1)))
-    kernel[reach] = 0.0
-    around = fftconvolve(phasor, kernel, mode="same")
     threshold = _midpoint(counts) if window_s <= _LONGEST_SPLIT_S else np.nan
     is_bright = counts >= threshold
+    kernel = _kernel(linewidth_hz * window_s, counts.size)
     pairs = _Pairs(phasor, counts, kernel, is_bright)
+    if linewidth_hz > _SURELY_WIDE * step_hz:
+        # a depth that differs between bright and dim moments widens a line of stable phase
+        stable = _kernel(0.01 * step_hz * window_s, counts.size)
+        coherent = _Pairs(phasor, counts, stable, is_bright)
+        if coherent.depth() ** 2 > _COHERENT * pairs.depth() ** 2:
+            linewidth_hz, kernel, pairs = 0.01 * step_hz, stable, coherent
+    around = fftconvolve(phasor, kernel, mode="same")
     if pairs.depth() <= 0:
         return None
     depth = _jackknife(pairs.depth)
     bright = dim = (float("nan"), float("nan"))
     is_common = None
     if np.isfinite(threshold):
-        bright, dim = (_jackknife(lambda use, n=n: pairs.depth_of(n, use)) for n in (1, 0))
+        bright = _jackknife(lambda use: pairs.depth_of(1, use))
+        dim = _jackknife(lambda use: pairs.depth_of(0, use))
         difference, sd = _jackknife(lambda use: pairs.depth_of(1, use) - pairs.depth_of(0, use))
         if np.isfinite(sd) and sd < _KNOWN * depth[0]:
             is_common = bool(abs(difference) < _EQUAL_SIGMA * max(sd, 0.02 * depth[0]))
@@ -173,6 +192,15 @@ def line_depth(demodulated: Demodulated, width_hz: float) -> LineDepth | None:
         around,
         float(threshold),
     )
+
+
+def _kernel(linewidth_per_window: float, n_windows: int) -> Floats:
+    """Coherence of a line between windows, 0 for a window with itself."""
+    decay = np.pi * linewidth_per_window
+    reach = int(np.clip(1.5 / max(decay, 1e-9), 1, n_windows - 1))
+    kernel = np.exp(-decay * np.abs(np.arange(-reach, reach + 1)))
+    kernel[reach] = 0.0
+    return np.asarray(kernel, np.float64)
 
 
 class _Pairs:
@@ -192,9 +220,7 @@ class _Pairs:
             part = slice(max(first - reach, 0), min(int(inside[-1]) + reach + 1, counts.size))
             low = first - part.start
             around = fftconvolve(phasor[inside], kernel)[reach - low :][: part.stop - part.start]
-            light = fftconvolve(counts[inside], kernel**2)[reach - low :][
-                : part.stop - part.start
-            ]
+            light = fftconvolve(counts[inside], kernel**2)[reach - low :][: part.stop - part.start]
             product = (phasor[part] * around.conj()).real
             weight = counts[part] * np.maximum(light, 0.0)
             for table, values in ((self.top, product), (self.below, weight)):
@@ -247,35 +273,60 @@ def _offset_and_linewidth(demodulated: Demodulated, width_hz: float) -> tuple[fl
     """
     counts, window_s = demodulated.counts, demodulated.window_s
     # over the counts, since blinking would give the line a skirt; dim windows are mostly noise
-    light = demodulated.phasor / np.maximum(counts, max(0.5 * float(counts.mean()), 1.0))
+    divisor = np.maximum(counts, max(0.5 * float(counts.mean()), 1.0))
     taper = hann(counts.size, sym=False)
     size = next_fast_len(_PADDING * counts.size)
-    power = np.abs(fft(light * taper, size)) ** 2
+    power = np.abs(fft(demodulated.phasor / divisor * taper, size)) ** 2
+    shot = max(float(np.sum(counts * (taper / divisor) ** 2)), 1e-30)
     of_power = ifft(power)
     offset_hz = np.fft.fftfreq(size, window_s)
     lag_s = np.minimum(np.arange(size), size - np.arange(size)) * window_s
     of_taper = ifft(np.abs(fft(taper, size)) ** 2).real
     step_hz = 1.0 / (counts.size * window_s)
-    around = np.abs(offset_hz) <= max(_AROUND_HZ, 20.0 * width_hz, 50.0 * step_hz)
-    background = float(np.median(power[around])) / np.log(2.0)
+    reach = int(max(_AROUND_HZ, 10.0 * width_hz, 50.0 * step_hz) * size * window_s)
+    moved = np.arange(-min(reach, size // 2 - 1), min(reach, size // 2 - 1) + 1)
     near = np.flatnonzero(np.abs(offset_hz) <= max(1.5 * width_hz, 1.5 * step_hz))
-    best = (0.0, 0.0, width_hz)
+    best = (-np.inf, 0.0, width_hz)
     for linewidth_hz in np.geomspace(0.1 * step_hz, max(_WIDEST_HZ, step_hz), _N_WIDTHS):
         lags = of_taper * np.exp(-np.pi * linewidth_hz * lag_s)
         shape = fft(lags).real
-        shape /= shape[0]
         at = int(near[np.argmax(fft(of_power * lags).real[near])])
-        # the power of the line, not beyond what its shape still reaches
-        reach = int(np.ceil(20.0 * (linewidth_hz + 2.0 * step_hz) * size * window_s))
-        moved = np.arange(-min(reach, size // 2 - 1), min(reach, size // 2 - 1) + 1)
-        seen = power[(at + moved) % size] / background
-        expected = shape[moved % size]
-        for height in np.geomspace(0.3, max(2.0 * float(seen.max()), 1.0), _N_HEIGHTS):
-            over = height * np.maximum(expected, 0.0)
-            value = float(np.sum(seen * over / (1.0 + over) - np.log1p(over)))
-            if value > best[0]:
-                best = (value, float(offset_hz[at]), float(linewidth_hz))
+        expected = np.maximum(shape[moved % size] / shape[0], 0.0)
+        value = _log_likelihood(power[(at + moved) % size] / shot, expected)
+        if value > best[0]:
+            best = (value, float(offset_hz[at]), float(linewidth_hz))
     return best[1], best[2]
+
+
+def _log_likelihood(seen: Floats, shape: Floats) -> float:
+    """Exponentially distributed powers: background of 1 or more, plus a line; both fitted."""
+    background = max(float(np.quantile(seen, 0.1)) / 0.105, 1.0)
+    return float(_fitted_log_likelihood(seen, shape, background, float(seen.max())))
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _fitted_log_likelihood(
+    seen: NDArray[np.float64], shape: NDArray[np.float64], background: float, height: float
+) -> float:
+    for _ in range(_SCORING_STEPS):
+        ones, cross, squares, first, second = 0.0, 0.0, 0.0, 0.0, 0.0
+        for i in range(seen.size):
+            # weighted least squares: the scatter of a power is as large as its expectation
+            root = 1.0 / (background + height * shape[i])
+            weight = root * root
+            ones += weight
+            cross += weight * shape[i]
+            squares += weight * shape[i] * shape[i]
+            first += weight * seen[i]
+            second += weight * shape[i] * seen[i]
+        background = (first * squares - second * cross) / max(ones * squares - cross**2, 1e-300)
+        background = max(background, 1.0)
+        height = max((second - background * cross) / squares, 1e-6)
+    total = 0.0
+    for i in range(seen.size):
+        expected = background + height * shape[i]
+        total -= np.log(expected) + seen[i] / expected
+    return total
 
 
 def fold_line(

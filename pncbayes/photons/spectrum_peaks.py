@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 # Share of the recording over which the ends are faded out: an abrupt end would leak.
 _TAPER = 0.1
-_MOST_SAMPLES = 1 << 24
+_MOST_SAMPLES = 1 << 23
 # Sampling over the highest frequency: the counts of a bin are an average over it.
 _OVERSAMPLING = 2.5
 # Values per block, and blocks per running median, of the background under a line.
@@ -121,7 +121,7 @@ def count_spectrum(time_s: Floats, duration_s: float, highest_hz: float) -> Spec
     taper = tukey(n_bins, _TAPER).astype(np.float32)
     shot = float(np.sum(counts * taper**2, dtype=np.float64))
     counts -= np.float32(np.sum(counts, dtype=np.float64) / n_bins)
-    power = np.abs(rfft(counts * taper)) ** 2 / np.float32(shot)
+    power = np.abs(rfft(counts * taper)) ** 2 / np.float32(max(shot, 1.0))
     # the variance of a smoothed periodogram of light of changing brightness, whose shot noise is
     # not stationary: neighbouring frequencies are correlated by the spectrum of the brightness
     n_windows = max(int(duration_s / 0.1), 1)
@@ -168,8 +168,8 @@ def search_peaks(spectrum: Spectrum, lowest_hz: float, false_alarm: float) -> li
         if starts.size < _BLOCK * _FEWEST_BLOCKS:
             break
         width_hz = size * spectrum.resolution_hz
-        middle_hz = (starts + 0.5 * (size - 1)) * spectrum.resolution_hz
-        mean = (total[starts + size] - total[starts]) / size
+        middle_hz = np.asarray((starts + 0.5 * (size - 1)) * spectrum.resolution_hz, np.float64)
+        mean = np.asarray((total[starts + size] - total[starts]) / size, np.float64)
         n_averages = 1.0 if size == 1 else max(spectrum.n_per_hz * width_hz, 1.0)
         background, n_local = _surroundings(middle_hz, mean, n_averages)
         floor_hz = lowest_hz if size <= 2 else max(lowest_hz, width_hz / _WIDEST_SHARE)

@@ -18,7 +18,8 @@ equal rate through which a level is entered: its length scatters, by one over th
 the number of stages, so that the start of the law is blurred and some shorter dwells occur. A
 blurred start makes the law look steeper; delay and excess are therefore a little longer and
 shorter than s, such that among all these chains the one closest to a sharp power law (least
-divergence) has its exponent, within 0.03 where the truncation is 30 or more shortest times.
+divergence) has its exponent, within 0.04 for exponents from 1.2 to 2 and truncation times of 15 or
+more shortest ones.
 Without stages the chain has the excess alone: its density is flat below s, and the power law is
 moved by s.
 
