@@ -136,8 +136,8 @@ def levels_table(rows: pd.DataFrame, peers: pd.DataFrame) -> list[str]:
             )
         )  # fmt: skip
     head = (
-        "cell", "dots", "identified", "levels right", "too many with P > 0.9", "hmmlearn + BIC right",
-        "median s",
+        "cell", "dots", "identified", "levels right", "too many with P > 0.9",
+        "hmmlearn + BIC right", "median s",
     )  # fmt: skip
     return common.table(head, lines)
 

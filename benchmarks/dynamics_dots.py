@@ -82,9 +82,9 @@ def _rates(n: int, rng: np.random.Generator) -> np.ndarray:
     return rates
 
 
-def _plain(n: int, rng: np.random.Generator) -> dict[str, Any]:
+def _plain(n: int, rng: np.random.Generator, kind: str = "") -> dict[str, Any]:
     rate = float(np.exp(rng.uniform(np.log(2e3), np.log(2e4))))
-    kind = "centre" if rng.random() < 0.5 else "hot"
+    kind = kind or ("centre" if rng.random() < 0.5 else "hot")
     return {
         "states": tuple(_state(rate, one, kind) for one in _levels(n, rng)),
         "transition_rates_per_s": _rates(n, rng),
@@ -115,7 +115,8 @@ def _flicker_common(rng: np.random.Generator) -> tuple[dict[str, Any], str]:
 
 def _flicker_k_nr(rng: np.random.Generator) -> tuple[dict[str, Any], str]:
     n = int(rng.integers(1, 4))
-    settings = _plain(n, rng) | {"flicker": _flicker(rng, changes_lifetime=True)}
+    # a rate that is added shortens all decays alike only where they are alike
+    settings = _plain(n, rng, "hot") | {"flicker": _flicker(rng, changes_lifetime=True)}
     return settings, "flickering" if n == 1 else "both"
 
 

@@ -2,10 +2,14 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
+from typer.testing import CliRunner
 
+from pncbayes.cli import app
 from pncbayes.photons.formats import read
 from pncbayes.photons.screening import screen
 from pncbayes.photons.stream import Photons
+from pncbayes.photons.writers import write_photons
 from pncbayes.physics.simulate import (
     Drift,
     Flicker,
@@ -13,6 +17,7 @@ from pncbayes.physics.simulate import (
     SimulatedState,
     simulate,
 )
+from pncbayes.report.screening import plot_screening, save_screening
 
 
 def dot(random_seed, rates=(20e3, 3e3), exits=(5.0, 12.0), duration_s=20.0, **settings):
@@ -223,3 +228,33 @@ def test_real_time_tags_are_screened(shared_data):
     found = screen(read(shared_data / "nc_hydraharp_t2" / "DotD_run_one52.stream"))
     assert [round(line.frequency_hz) for line in found.lines] == [253]
     assert found.balance.p_value < 1e-6
+
+
+@pytest.mark.parametrize("name", ["line", "clean", "short"])
+def test_the_figure_is_drawn(name, tmp_path):
+    periodic = PeriodicModulation(124.0, 0.25) if name == "line" else None
+    photons = dot(12, duration_s=10.0, periodic=periodic)
+    if name == "short":
+        photons = Photons(np.arange(10), 1e-3)
+    found = screen(photons)
+    axes = plot_screening(found)
+    assert set(axes) == {"spectrum", "waveform", "rate", "lags"}
+    assert bool(axes["waveform"].lines) == (name == "line")
+    plt.close("all")
+    figure, ax = plt.subplots()
+    assert plot_screening(found, {"rate": ax})["rate"].figure is figure
+    with pytest.raises(ValueError, match="the panels are spectrum"):
+        plot_screening(found, {"nothing": ax})
+    plt.close("all")
+    save_screening(found, tmp_path / "screening.png")
+    assert (tmp_path / "screening.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == ["screening.png"]
+
+
+def test_info_prints_what_was_found_and_draws_it(tmp_path):
+    file = tmp_path / "dot.h5"
+    write_photons(dot(13, duration_s=10.0, periodic=PeriodicModulation(124.0, 0.25)), file)
+    result = CliRunner().invoke(app, ["info", str(file), "--figure", str(tmp_path / "dot.png")])
+    assert result.exit_code == 0, result.output
+    assert "a line at 124 Hz modulates the rate" in result.output
+    assert (tmp_path / "dot.png").read_bytes().startswith(b"\x89PNG")
