@@ -70,7 +70,8 @@ class Columns:
         shape = self.total / excess
         n = totals[:, None]
         table: Array = gammaln(n + shape) - gammaln(shape) - shape * np.log1p(excess)
-        return table + n * (np.log(excess) - np.log1p(excess))
+        table += n * (np.log(excess) - np.log1p(excess))
+        return table
 
     def total_slopes(self, totals: Array, mass: Array) -> tuple[Array, Array]:
         """Derivatives of the mass-weighted `total_table` by mean total and extra variance."""

@@ -34,9 +34,10 @@ def band_diagonals(transition: Array, n_levels: int) -> Array:
     Returns
     -------
     ndarray
-        Shape ``(2 * band + 1, n_levels * (n_points + band))``: at ``[d, k * (n_points + band) + y]``
-        the move to y from y + d - band. Behind each level there is a gap of zeros as wide as the
-        band, so that one loop over all levels does what loops over each would do.
+        Shape ``(2 * band + 1, n_levels * (n_points + band))``: of diagonal d, at place
+        ``k * (n_points + band) + y``, the move to y from y + d - band. Behind each level there is
+        a gap of zeros as wide as the band, so that one loop over all levels does what loops over
+        each would do.
     """
     n = transition.shape[0]
     band = 0

@@ -277,9 +277,9 @@ class ProductLikelihood:
             means_slope[i] += ((1.0 - w)[..., None] * shaped).sum(axis=0)
             means_slope[j] += (w[..., None] * shaped).sum(axis=0)
             if extra_slope is not None and by_extra is not None:
-                shaped = by_extra.reshape(-1, n_points)
-                extra_slope[i] += ((1.0 - w) * shaped).sum(axis=0)
-                extra_slope[j] += (w * shaped).sum(axis=0)
+                noise = by_extra.reshape(-1, n_points)
+                extra_slope[i] += ((1.0 - w) * noise).sum(axis=0)
+                extra_slope[j] += (w * noise).sum(axis=0)
         rate_slope = switch_weights_pullback(
             np.ascontiguousarray(transition_rate_per_s, dtype=np.float64), self.width_s,
             self.nodes, self.node_weights, stay_slope, weight_slope,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from pncbayes.photons.exposure_curve import Exposure
 from pncbayes.photons.formats import read
 from pncbayes.photons.stream import Photons
 from pncbayes.physics.exciton import Exciton
@@ -57,6 +58,15 @@ def check_whole_number(name: str, value: Any, lowest: int, highest: int) -> int:
             f"`{name}` must be a whole number from {lowest} to {highest}, got {value!r}"
         )
     return int(value)
+
+
+def check_exposure(exposure: Any) -> None:
+    """Refuse what is neither yes, no nor an exposure."""
+    if not isinstance(exposure, bool | Exposure):
+        raise ValueError(
+            "`exposure` must be True, False or an Exposure "
+            f"(`pncbayes.photons.exposure.schedule_exposure`), got {exposure!r}"
+        )
 
 
 def check_width(width_s: Any) -> None:

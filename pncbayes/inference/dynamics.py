@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pncbayes.inference.dynamics_checks import DynamicsChecks, check_dynamics
 from pncbayes.inference.dynamics_families import LevelsFound, search_families
-from pncbayes.inference.dynamics_posterior import DynamicsData, Family
+from pncbayes.inference.dynamics_point import DynamicsData, Family
 from pncbayes.inference.dynamics_search import Optimum, log_volume
 from pncbayes.physics.modelfile import ModelFile
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +92,7 @@ def replicate(posterior: DynamicsPosterior, vector: Array, rng: np.random.Genera
     occupancy = np.ones((n_bins, 1))
     if n_states > 1:
         rates = point.transition_rate_per_s
-        start: str | int = "stationary"
+        start: Literal["stationary"] | int = "stationary"
         if posterior.family.bleaching or (rates.sum(axis=1) * data.duration_s < 1.0).any():
             # what is entered once and not left has no stationary state to begin in
             start = int(np.argmax(posterior.smooth(vector)[0].sum(axis=1)))
@@ -110,17 +112,18 @@ def replicate(posterior: DynamicsPosterior, vector: Array, rng: np.random.Genera
         ratio = np.maximum(ratio, 1e-9)
         drawn = rng.gamma(np.maximum(light, 1e-12) / ratio, ratio)
         mean = mean * (drawn / np.maximum(light, 1e-12))[:, None]
-    return rng.poisson(mean + data.background_per_s * width_s).astype(np.float64)
+    counts: Array = rng.poisson(mean + data.background_per_s * width_s).astype(np.float64)
+    return counts
 
 
 def _factors(posterior: DynamicsPosterior, vector: Array, rng: np.random.Generator) -> Array:
     """Factors of a path of the flicker, shape ``(n_bins, n_states or 1, n_gates or 1)``."""
     point, data = posterior.unpack(vector), posterior.data
     n_bins = data.counts.shape[0]
-    keep = np.exp(-point.relaxation_rate_per_s * data.width_s)
-    noise = rng.standard_normal(n_bins)
-    noise[1:] *= np.sqrt(1.0 - keep**2)
-    x = lfilter([1.0], [1.0, -keep], noise)
+    keep = math.exp(-point.relaxation_rate_per_s * data.width_s)
+    noise: Array = rng.standard_normal(n_bins)
+    noise[1:] *= math.sqrt(1.0 - keep**2)
+    x: Array = lfilter([1.0], [1.0, -keep], noise)
     if posterior.family.flicker == "k_nr":
         assert data.delays is not None
         found = rate_factors(

@@ -1,12 +1,14 @@
-"""From a trace to what the families of dynamics see: fewer gates, background, delays of the gates."""
+"""From a trace to what families of dynamics see: fewer gates, their background and delays."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from pncbayes.inference.dynamics_posterior import DynamicsData
+from pncbayes.inference.dynamics_point import DynamicsData
 from pncbayes.inference.posterior import pooled_decay
 from pncbayes.physics.flicker import DelayTable
 
@@ -107,7 +109,7 @@ def _delay_table(trace: xr.Dataset, signal: Array, first: NDArray[np.int64]) -> 
     groups = np.append(first, signal.size)
     most = int(np.diff(groups).max())
     delay, weight = np.zeros((first.size, most)), np.zeros((first.size, most))
-    for group, (low, high) in enumerate(zip(groups[:-1], groups[1:], strict=True)):
+    for group, (low, high) in enumerate(itertools.pairwise(groups)):
         delay[group, : high - low] = centre[low:high]
         weight[group, : high - low] = signal[low:high] / signal[low:high].sum()
     return DelayTable(delay, weight, lifetime)

@@ -8,12 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pncbayes.inference.dynamics_posterior import (
-    DynamicsData,
-    DynamicsPoint,
-    DynamicsPosterior,
-    Family,
-)
+from pncbayes.inference.dynamics_point import DynamicsData, DynamicsPoint, Family
+from pncbayes.inference.dynamics_posterior import DynamicsPosterior
 from pncbayes.inference.dynamics_search import (
     Optimum,
     climb,
@@ -69,7 +65,7 @@ Seen = tuple[float, Array, DynamicsPosterior]
 
 
 def _apart(seen: list[Seen]) -> list[Seen]:
-    """The best of what was seen at a glance, and the next unless it leads to the same or nowhere."""
+    """The best of what was seen at a glance, and the next unless it leads there too."""
     best = seen[0][0]
     return seen[:1] + [one for one in seen[1:] if _SAME < best - one[0] < _HOPELESS][:1]
 

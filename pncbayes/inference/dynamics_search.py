@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from pncbayes.hmm.flicker_grid import points_wanted
-from pncbayes.inference.dynamics_posterior import (
-    DynamicsPoint,
-    DynamicsPosterior,
-    ProductGradient,
-)
+from pncbayes.hmm.product_likelihood import ProductGradient
+from pncbayes.inference.dynamics_point import DynamicsPoint
+from pncbayes.inference.dynamics_posterior import DynamicsPosterior
 
 __all__ = ["Optimum", "climb", "evidence_at", "glance", "merged_levels", "residual_flicker"]
 

@@ -12,12 +12,17 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from pncbayes.hmm.likelihood import BinnedLikelihood
-from pncbayes.inference.arguments import check_flags, check_whole_number, random_generator
+from pncbayes.inference.arguments import (
+    check_exposure,
+    check_flags,
+    check_whole_number,
+    random_generator,
+)
 from pncbayes.inference.collapsed import working_posterior
 from pncbayes.inference.dynamics import Dynamics, compare_dynamics
 from pncbayes.inference.dynamics_data import dynamics_data, merge_gates
 from pncbayes.inference.dynamics_families import LevelsFound
-from pncbayes.inference.dynamics_posterior import DynamicsData, DynamicsPoint
+from pncbayes.inference.dynamics_point import DynamicsData, DynamicsPoint
 from pncbayes.inference.grid import choose_grid, round_down
 from pncbayes.inference.optimum import Mode, find_modes, settle
 from pncbayes.inference.posterior import Parameters
@@ -224,8 +229,7 @@ def dynamics(
     spec = load_model(model)
     check_flags(progressbar=progressbar)
     most = check_whole_number("max_states", max_states, 1, _MOST_STATES)
-    if not isinstance(exposure, bool | Exposure):
-        raise ValueError(f"`exposure` must be True, False or an Exposure, got {exposure!r}")
+    check_exposure(exposure)
     rng = random_generator(random_seed)
     trace, _ = trace_to_fit(data, None, response)
     if trace.attrs["kind"] != "photons":

@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from pncbayes.errors import DiagnosticError
 from pncbayes.hmm.likelihood import BinnedLikelihood
 from pncbayes.inference.arguments import (
     check_exciton,
+    check_exposure,
     check_flags,
     check_whole_number,
     check_width,
@@ -30,6 +32,9 @@ from pncbayes.inference.assemble import (
 )
 from pncbayes.inference.checks import predictive_checks
 from pncbayes.inference.collapsed import working_posterior
+from pncbayes.inference.dynamics import Dynamics
+from pncbayes.inference.dynamics_group import dynamics_group, level_draws, level_probability
+from pncbayes.inference.find_dynamics import correct_exposure, dynamics_of_trace
 from pncbayes.inference.found_evidence import Evidence
 from pncbayes.inference.gibbs import posterior_draws
 from pncbayes.inference.grid import Grid, choose_grid
@@ -43,7 +48,7 @@ from pncbayes.inference.results import Fit
 from pncbayes.inference.scan import probabilities, scan_n_states
 from pncbayes.inference.sensitivity import reweighted_probabilities
 from pncbayes.inference.trace import trace_to_fit
-from pncbayes.photons.binning import photons_of
+from pncbayes.photons.exposure_curve import Exposure
 from pncbayes.photons.stream import Photons
 from pncbayes.physics.exciton import Exciton
 from pncbayes.physics.modelfile import ModelFile, load_model
@@ -67,6 +72,8 @@ def fit(
     excess_noise: bool = False,
     mechanisms: bool = True,
     exciton: Exciton | None = None,
+    dynamics: bool = True,
+    exposure: Exposure | bool = True,
     sampler: Literal["evidence", "nuts"] = "evidence",
     strict: bool = False,
     random_seed: int | np.random.Generator | None = None,
@@ -105,6 +112,13 @@ def fit(
         What is known of the neutral exciton of this dot, brightness or lifetime or both
         (`pncbayes.Exciton`), for the mechanisms. With its brightness, that no state of the dot is
         the exciton is one more possibility.
+    dynamics
+        Compare levels with flicker, excess noise, hidden states and bleaching
+        (`pncbayes.dynamics`), for photon counts: half a minute or two more, and a verdict. Where a
+        flicker is more probable the number of states is that of levels that flicker.
+    exposure
+        True: lines in the spectrum of the light are found and taken out before anything else;
+        False: they are not; or an exposure that is known.
     sampler
         Where the draws of states and rates come from: ``"evidence"``, the draws behind the
         evidence, or ``"nuts"``, minutes slower, with r_hat, effective draws and divergences in
@@ -139,8 +153,10 @@ def fit(
     """
     spec = load_model(model)
     check_flags(
-        excess_noise=excess_noise, mechanisms=mechanisms, strict=strict, progressbar=progressbar
-    )
+        excess_noise=excess_noise, mechanisms=mechanisms, dynamics=dynamics, strict=strict,
+        progressbar=progressbar,
+    )  # fmt: skip
+    check_exposure(exposure)
     check_exciton(exciton, mechanisms=mechanisms)
     check_width(width_s)
     most = spec.n_states[1] if max_states is None else max_states
@@ -154,9 +170,10 @@ def fit(
     fewest = min(spec.n_states[0], most)
     trace, notes = trace_to_fit(data, width_s, response)
     # held here: every step that bins anew would read the file again
-    photons = photons_of(trace)
+    corrected = correct_exposure(trace, exposure)
+    trace, photons = corrected.trace, corrected.photons
     numbers = list(range(fewest, most + 1))
-    hum = hum_notes(photons)
+    hum = corrected.notes + hum_notes(photons)
     notes += dead_time_notes(trace)
     with progress(2 * len(numbers) + 5, progressbar) as step:
         step("bin width")
@@ -166,6 +183,12 @@ def fit(
         )
         evidences = scan_n_states(likelihood, grid.counts, spec, numbers, rng, on_step=step)
         probability = probabilities(evidences)
+        moving: Dynamics | None = None
+        if dynamics and trace.attrs["kind"] == "photons" and fewest == 1:
+            step("dynamics")
+            moving = dynamics_of_trace(trace, spec, most, rng.spawn(1)[0])
+            by_family = level_probability(moving, numbers, probability)
+            probability = probability if by_family is None else by_family
         best = int(np.argmax(probability))
         posterior = working_posterior(likelihood, spec, numbers[best])
         step("states")
@@ -190,6 +213,11 @@ def fit(
             )
         point = _best_point(evidences[best], posterior)
         draws = ordered_draws(draws, point)
+        if moving is not None and by_family is not None:
+            own = level_draws(moving, draws, _gate_background(trace), rng)
+            if own is not None:
+                draws = own
+                stats.update(draws_from="dynamics", ess=float(len(own)), r_hat=None)
         wide = reweighted_probabilities(evidences, likelihood, spec, 2.0)
         narrow = reweighted_probabilities(evidences, likelihood, spec, 0.5)
         samples = posterior_group(draws, likelihood, trace, rng, notes)
@@ -220,8 +248,9 @@ def fit(
         evidences, probability, (wide, narrow), p_values, grid, draws, stats,
         likelihood.nodes_too_few,
     )  # fmt: skip
+    told = [] if moving is None else [*moving.reasons, *moving.remarks]
     # what casts doubt on the answer itself comes first
-    notes = hum + judgement.texts + notes
+    notes = hum + told + judgement.texts + notes
     if named is not None:
         tables = MechanismTables(named)
         notes += tables.notes
@@ -250,6 +279,8 @@ def fit(
     )
     if named is not None:
         tree["mechanisms"] = xr.DataTree(named)
+    if moving is not None:
+        tree["dynamics"] = xr.DataTree(dynamics_group(moving, corrected.exposure))
     if exciton is not None:
         tree.attrs["exciton"] = json.dumps(dataclasses.asdict(exciton))
     result = Fit(tree)
@@ -261,6 +292,16 @@ def fit(
 def _best_point(evidence: Evidence, posterior: Posterior) -> Parameters:
     settle(posterior, evidence.mode)
     return posterior.unpack(evidence.mode.vector).ordered()
+
+
+def _gate_background(trace: xr.Dataset) -> NDArray[np.float64]:
+    """Counts per s of background in each gate, shape ``(n_gates,)``."""
+    rate = float(trace.attrs.get("background_rate_per_s", 0.0))
+    n_gates = trace.sizes["gate"]
+    fraction = np.full(n_gates, 1.0 / n_gates)
+    if "background_gate_fraction" in trace:
+        fraction = np.asarray(trace["background_gate_fraction"].values, dtype=np.float64)
+    return (rate if np.isfinite(rate) else 0.0) * fraction
 
 
 def _excess_factor(

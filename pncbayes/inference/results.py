@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from pncbayes.errors import PhotonFileError
+from pncbayes.inference.dynamics_group import DynamicsTables
 from pncbayes.inference.intervals import interval
 from pncbayes.inference.mechanism_tables import MechanismTables
 from pncbayes.inference.rate_tables import (
@@ -170,7 +171,14 @@ class Fit:
         None where there are no delays or no response, or with excess noise.
         """
         tables = self._mechanisms
-        return None if tables is None else tables.takes_part
+        if tables is None:
+            return None
+        takes_part, moving = tables.takes_part, self.dynamics
+        if moving is not None:
+            # only what the lifetime follows is a mechanism of the emitter
+            takes_part = takes_part.copy()
+            takes_part["flicker"] = moving.flicker_probability["k_nr"]
+        return takes_part
 
     @property
     def state_mechanisms(self) -> pd.DataFrame | None:
@@ -190,6 +198,19 @@ class Fit:
         """
         tables = self._mechanisms
         return None if tables is None else tables.draws_of_states()
+
+    @property
+    def dynamics(self) -> DynamicsTables | None:
+        """Verdict and what it rests on; None if it was not asked for, or for a camera."""
+        if "dynamics" not in self.tree.children:
+            return None
+        return DynamicsTables(self.tree["dynamics"].to_dataset())
+
+    @property
+    def verdict(self) -> str | None:
+        """Steady, blinking, flickering, both or not identified; None if not asked for."""
+        found = self.dynamics
+        return None if found is None else found.verdict
 
     @property
     def auger_rate_per_ns(self) -> dict[str, float] | None:
@@ -258,7 +279,7 @@ class Fit:
         """Return the result as plain numbers and text, ready for JSON (NaN where unknown)."""
         attrs = self.tree.attrs
         states = []
-        tables, takes_part = self._mechanisms, self.mechanisms
+        tables, takes_part, moving = self._mechanisms, self.mechanisms, self.dynamics
         for state, (_, row) in enumerate(self.states.iterrows()):
             entry: dict[str, Any] = {}
             for name in ("rate_per_s", "lifetime_ns", "occupancy", "amplitude_per_s_ns"):
@@ -299,7 +320,10 @@ class Fit:
             "most_probable_n_states": self.most_probable_n_states,
             "states": states,
             "mechanisms": None if takes_part is None else takes_part.to_dict(),
-            "verdict": None,
+            "verdict": self.verdict,
+            "dynamics": None if moving is None else moving.summary,
+            "exposure": None if moving is None else moving.exposure,
+            "tempering": None if moving is None else moving.summary["tempering"],
             "rates": rates,
             "trap_rates": trap_rates,
             "k_trap_per_s": self.k_trap_per_s,

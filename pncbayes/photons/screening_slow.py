@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 from scipy.stats import t as student
 
 from pncbayes.photons.background import floor_ticks
@@ -122,8 +121,8 @@ def find_drift(photons: Photons) -> DriftFinding:
 def find_background_step(photons: Photons) -> BackgroundFinding:
     """Step of the counts at delays where the decay is over, after taking off what follows light.
 
-    The counts of 24 blocks of time are a constant plus a share of all counts; the sum of what is
-    left over, up to each block, is held against its standard deviation.
+    The counts of 24 blocks of time are a constant, plus a share of all counts, plus a step between
+    two of them, all three fitted at once: a dot that bleaches is no step of the background.
     """
     nothing = BackgroundFinding(*([float("nan")] * 5))
     duration_s = float(photons.duration_s or 0.0)
@@ -142,24 +141,36 @@ def find_background_step(photons: Photons) -> BackgroundFinding:
     seen = np.bincount(block[late], minlength=_STEP_BLOCKS).astype(np.float64)
     light = np.bincount(block[~late], minlength=_STEP_BLOCKS).astype(np.float64)
     varying = light - light.mean()
-    # from block to block, where a step hardly matters
-    jump = np.diff(light)
-    share = max(float(jump @ np.diff(seen)) / max(float(jump @ jump), 1e-300), 0.0)
-    rest = seen - seen.mean() - share * varying
-    left = np.arange(1, _STEP_BLOCKS)
-    part = left / _STEP_BLOCKS
-    # counts scatter by their own number, or by what is seen where that is more; the median of the
-    # square of a Gaussian number is 0.455 of its variance
-    variance = max(float(seen.mean()), float(np.median(np.diff(rest) ** 2)) / (2.0 * 0.455))
-    score = np.cumsum(rest)[:-1] / np.sqrt(variance * _STEP_BLOCKS * part * (1.0 - part))
-    at = int(np.argmax(np.abs(score)))
-    p_value = min(1.0, float(2.0 * norm.sf(abs(score[at]))) * (_STEP_BLOCKS - 1))
+    best = (0.0, 1, np.zeros(3))
+    # a step at the very ends has nothing to be compared with
+    for split in range(2, _STEP_BLOCKS - 1):
+        score, values = _step(seen, varying, split)
+        if abs(score) > abs(best[0]):
+            best = (score, split, values)
+    score, split, values = best
+    free = _STEP_BLOCKS - 3
+    p_value = min(1.0, float(2.0 * student.sf(abs(score), free)) * (_STEP_BLOCKS - 3))
     block_s = duration_s / _STEP_BLOCKS
-    level = (seen - share * varying) / block_s
     return BackgroundFinding(
-        float(left[at] * block_s),
-        max(float(level[: left[at]].mean()), 0.0),
-        max(float(level[left[at] :].mean()), 0.0),
+        float(split * block_s),
+        max(float(values[0]) / block_s, 0.0),
+        max(float(values[0] + values[2]) / block_s, 0.0),
         p_value,
         floor.size / clock.n_ticks,
     )
+
+
+def _step(seen: Floats, varying: Floats, split: int) -> tuple[float, Floats]:
+    """Step over its error, and constant, share and step of least squares."""
+    step = (np.arange(seen.size) >= split).astype(np.float64)
+    columns = np.stack([np.ones(seen.size), varying, step], axis=1)
+    # counts of a mean that is near what is seen around
+    sd = np.sqrt(np.maximum(np.convolve(np.pad(seen, 1, "edge"), np.ones(3) / 3, "valid"), 1.0))
+    values, _, rank, _ = np.linalg.lstsq(columns / sd[:, None], seen / sd)
+    if rank < 3:
+        return 0.0, values
+    rest = (seen - columns @ values) / sd
+    covariance = np.linalg.inv((columns / sd[:, None]).T @ (columns / sd[:, None]))
+    # never less scatter than that of counts
+    scatter = max(float(rest @ rest) / (seen.size - 3), 1.0)
+    return float(values[2] / np.sqrt(scatter * covariance[2, 2])), np.asarray(values, np.float64)

@@ -73,7 +73,10 @@ def _gaps(screening: Screening) -> Iterator[str]:
             which = "start" if gap.start_s == 0 else "end"
             yield f"{text} (the {which} of the recording): cut it off"
         else:
-            yield f"{text}, far longer than other gaps: the recording may have been interrupted"
+            yield (
+                f"{text}, far longer than other gaps: the recording was interrupted, or the dot "
+                "was dark without any background"
+            )
     more = len(screening.gaps) - _SHOWN
     if more > 0:
         yield f"{more} more gap{'s' * (more > 1)} like these"
@@ -109,7 +112,7 @@ def _slow(screening: Screening) -> Iterator[str]:
         yield (
             "the counts at delays where the decay is over step from "
             f"{background.before_per_s:.3g} to {background.after_per_s:.3g} per s at about "
-            f"{background.time_s:.3g} s: the background changes"
+            f"{background.time_s:.3g} s: the background changes (or the decay does)"
         )
 
 

@@ -29,10 +29,13 @@ _WIDEST_HZ = 6.0
 # How far around a line its background is measured.
 _AROUND_HZ = 8.0
 _PADDING = 4
+# Nats that a linewidth has to gain over a stable phase.
+_REASON = 3.0
 _RESOLVED = 0.4
-# A line this many steps wide keeps less than half of its power in pairs far apart.
+# The share of the power that a drifting line keeps between any two windows is below the first
+# number, and below the second when it is this many steps wide.
+_COHERENT = (0.8, 0.5)
 _SURELY_WIDE = 2.0
-_COHERENT = 0.5
 _N_BLOCKS = 25
 # Depths that differ by less than this many standard errors are called equal.
 _EQUAL_SIGMA = 3.0
@@ -162,11 +165,12 @@ def line_depth(demodulated: Demodulated, width_hz: float) -> LineDepth | None:
     is_bright = counts >= threshold
     kernel = _kernel(linewidth_hz * window_s, counts.size)
     pairs = _Pairs(phasor, counts, kernel, is_bright)
-    if linewidth_hz > _SURELY_WIDE * step_hz:
+    if linewidth_hz > 0.01 * step_hz:
         # a depth that differs between bright and dim moments widens a line of stable phase
         stable = _kernel(0.01 * step_hz * window_s, counts.size)
         coherent = _Pairs(phasor, counts, stable, is_bright)
-        if coherent.depth() ** 2 > _COHERENT * pairs.depth() ** 2:
+        least = _COHERENT[int(linewidth_hz > _SURELY_WIDE * step_hz)]
+        if coherent.depth() ** 2 > least * pairs.depth() ** 2:
             linewidth_hz, kernel, pairs = 0.01 * step_hz, stable, coherent
     around = fftconvolve(phasor, kernel, mode="same")
     if pairs.depth() <= 0:
@@ -283,19 +287,30 @@ def _offset_and_linewidth(demodulated: Demodulated, width_hz: float) -> tuple[fl
     lag_s = np.minimum(np.arange(size), size - np.arange(size)) * window_s
     of_taper = ifft(np.abs(fft(taper, size)) ** 2).real
     step_hz = 1.0 / (counts.size * window_s)
+    spacing_hz = 1.0 / (size * window_s)
     reach = int(max(_AROUND_HZ, 10.0 * width_hz, 50.0 * step_hz) * size * window_s)
     moved = np.arange(-min(reach, size // 2 - 1), min(reach, size // 2 - 1) + 1)
     near = np.flatnonzero(np.abs(offset_hz) <= max(1.5 * width_hz, 1.5 * step_hz))
     best = (-np.inf, 0.0, width_hz)
-    for linewidth_hz in np.geomspace(0.1 * step_hz, max(_WIDEST_HZ, step_hz), _N_WIDTHS):
+    narrowest_hz = 0.1 * step_hz
+    for linewidth_hz in np.geomspace(narrowest_hz, max(_WIDEST_HZ, step_hz), _N_WIDTHS).tolist():
         lags = of_taper * np.exp(-np.pi * linewidth_hz * lag_s)
         shape = fft(lags).real
-        at = int(near[np.argmax(fft(of_power * lags).real[near])])
+        matched = fft(of_power * lags).real
+        at = int(near[np.argmax(matched[near])])
         expected = np.maximum(shape[moved % size] / shape[0], 0.0)
         value = _log_likelihood(power[(at + moved) % size] / shot, expected)
-        if value > best[0]:
-            best = (value, float(offset_hz[at]), float(linewidth_hz))
+        # wider than the narrowest only for a reason; padded powers are not independent
+        if value > best[0] + (_PADDING * _REASON if best[2] == narrowest_hz else 0.0):
+            peak_hz = offset_hz[at] + _vertex(matched[[at - 1, at, (at + 1) % size]]) * spacing_hz
+            best = (value, float(peak_hz), linewidth_hz)
     return best[1], best[2]
+
+
+def _vertex(values: Floats) -> float:
+    """Place of the top of a parabola through three values, in steps from the middle one."""
+    bend = values[0] - 2.0 * values[1] + values[2]
+    return float(np.clip(0.5 * (values[0] - values[2]) / bend, -0.5, 0.5)) if bend < 0 else 0.0
 
 
 def _log_likelihood(seen: Floats, shape: Floats) -> float:

@@ -166,7 +166,8 @@ def _draw_rate(screening: Any, ax: Axes) -> None:
         top = 1.05 * float(kcps.max())
         ax.plot(start_s, np.full(len(start_s), top), "v", ms=5, color="C3", label="burst")
     ax.set_xlim(0, screening.duration_s)
-    ax.set_ylim(0, None)
+    # room for the legend
+    ax.set_ylim(0, 1.2 * float(kcps.max()))
     ax.set_xlabel("Time (s)")
     ax.set_ylabel("Counts (kcps)")
     ax.set_title("Rate, and the brightest level")
