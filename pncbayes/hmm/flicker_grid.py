@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 # Standard deviations at which the grid ends: the process spends 5e-4 of its time beyond.
 _REACH = 3.5
 # Distance of points over the standard deviation to which the photons know the process.
-_FINENESS = 1.0
+_FINENESS = 1.25
 _FEWEST, _MOST = 9, 49
 
 

@@ -272,7 +272,7 @@ def _judged(
         )
     if best.n_levels >= most and best.n_levels > 2 and not best.posterior.family.flicker:
         reasons.append(f"the most levels allowed ({most}) are the most probable")
-    exits = float(best.point.transition_rate_per_s.sum(axis=1).max())
+    exits = float(_level_exits_per_s(best).max())
     width_s = best.posterior.data.width_s
     if best.n_levels > 1 and exits * width_s > _FASTEST:
         reasons.append(
@@ -284,6 +284,19 @@ def _judged(
     return Dynamics(
         optima, probability, log_sd, verdict, tuple(reasons), tuple(remarks), checks, shares
     )
+
+
+def _level_exits_per_s(one: Optimum) -> Array:
+    """Exits of each level per s spent in it, hidden states together, shape ``(n_levels,)``."""
+    posterior, rates = one.posterior, one.point.transition_rate_per_s
+    occupied = posterior.gradient(one.vector)[2].occupied.sum(axis=1)
+    elsewhere = posterior.level_of[:, None] != posterior.level_of
+    leaving = np.bincount(
+        posterior.level_of, occupied * (rates * elsewhere).sum(axis=1), minlength=one.n_levels
+    )
+    time = np.bincount(posterior.level_of, occupied, minlength=one.n_levels)
+    exits: Array = leaving / np.maximum(time, 1e-9)
+    return exits
 
 
 def _remarks(best: Optimum, log_sd: float) -> list[str]:

@@ -24,6 +24,8 @@ __all__ = ["LevelsFound", "search_families"]
 
 Array = NDArray[np.float64]
 
+# Nats below the other kind of flicker, at a glance, at which this kind is not climbed.
+_OTHER_KIND = 100.0
 # Nats below the best quick figure, after a glance, at which nothing more is tried.
 _HOPELESS = 60.0
 # Nats of quick figures below the best at which no evidence is worked out.
@@ -36,12 +38,14 @@ _NOISE = 300.0
 _SAME = 1.0
 _FIRST_POINTS = 13
 _GLANCE_STEPS = 5
-_MOST_LEVELS_WITH_FLICKER = 4
+_MOST_LEVELS_WITH_FLICKER = 5
 # Log brightness within which two levels may be one with hidden states, and hidden states at most.
 _ALIKE = 0.35
 _MOST_STATES = 6
 # Nats that one more hidden state has to bring.
 _HIDDEN_GAIN = 3.0
+# Log-likelihood that one more level has to bring: it has ten parameters and more.
+_LEVEL_GAIN = 6.0
 
 
 @dataclass(frozen=True)
@@ -173,26 +177,33 @@ class _Search:
             starts[n_levels] = _apart(sorted(seen, key=lambda one: -one[0]))
         highest = max(one[0][0] for one in starts.values())
         chosen = [n for n, one in starts.items() if one[0][0] > highest - _HOPELESS]
-        for n_levels in chosen:
-            self.add(family, n_levels, [(one[2], one[1]) for one in starts[n_levels]], looked=True)
-        best = self.best_of(family)
-        assert best is not None
-        # one level fewer and more than the best, if they were hopeless at a glance
-        for n_levels in (best.n_levels - 1, best.n_levels + 1):
-            if 1 <= n_levels <= most and (family, n_levels) not in self.found:
-                self.add(
-                    family, n_levels, [(one[2], one[1]) for one in starts[n_levels]], looked=True
-                )
-        self.more(self.best_of(family))
+        before: Optimum | None = None
+        for n_levels in range(min(chosen), most + 1):
+            seen = starts[n_levels]
+            if before is not None:
+                # what was found with one level fewer, split, is often nearer
+                split = self._split(family, before)
+                more = [(*glance(p, v, _GLANCE_STEPS), p) for p, v in split]
+                seen = sorted([*seen[:1], *more], key=lambda one: -one[0])[:1]
+            least = -np.inf if before is None else before.log_likelihood + _LEVEL_GAIN
+            found = self.add(
+                family, n_levels, [(one[2], one[1]) for one in seen], looked=True, least=least
+            )
+            if before is not None and not found.log_likelihood > least:
+                break
+            before = found
 
     def more(self, best: Optimum | None) -> None:
         """Look whether one level more than the best of a family is as good, by splitting."""
         if best is None:
             return
         family, n_levels = best.posterior.family, best.n_levels + 1
+        if n_levels > _MOST_LEVELS_WITH_FLICKER and family.flicker:
+            return
         known = self.found.get((family, n_levels))
         if known is None or known.log_likelihood < best.log_likelihood:
-            self.add(family, n_levels, self._split(family, best))
+            least = best.log_likelihood + _LEVEL_GAIN
+            self.add(family, n_levels, self._split(family, best), least=least)
 
     def _split(self, family: Family, fewer: Optimum) -> list[tuple[DynamicsPosterior, Array]]:
         posterior = self.posterior(family, fewer.n_levels + 1, fewer.posterior.grid.n_points)
@@ -238,7 +249,12 @@ class _Search:
                 point, amplitude=2.0 * point.amplitude[:1], non_radiative_rate_per_ns=np.nan
             )
         posterior = self.posterior(family, top.n_levels, top.posterior.grid.n_points)
-        return self.add(family, top.n_levels, [(posterior, posterior.pack(point))])
+        start = posterior.pack(point)
+        if family.flicker != base.flicker:
+            value, start = glance(posterior, start, 2 * _GLANCE_STEPS)
+            if value < top.log_density - _OTHER_KIND:
+                return None
+        return self.add(family, top.n_levels, [(posterior, start)])
 
     def noisy(self, top: Optimum) -> None:
         """Excess noise on the best number of levels, and on fewer that it may stand for."""

@@ -41,8 +41,8 @@ Array = NDArray[np.float64]
 
 _MOST_STATES = 12
 # Bins of all families together are no more than this: cost grows with them.
-_MOST_BINS = 12_000
-_WIDEST_S = 0.02
+_MOST_BINS = 8_000
+_WIDEST_S = 0.01
 _SEED = 20_261_202
 
 
@@ -114,7 +114,7 @@ def _coarse_enough(trace: xr.Dataset, counts: Array, width_s: float) -> tuple[Ar
     duration_s = counts.shape[0] * width_s
     if counts.shape[0] <= _MOST_BINS:
         return counts, width_s
-    wanted = min(round_down(duration_s / _MOST_BINS * 2.4999), _WIDEST_S)
+    wanted = min(round_down(duration_s / _MOST_BINS * 1.5), _WIDEST_S)
     if wanted <= width_s:
         return counts, width_s
     if photons_of(trace) is not None:
