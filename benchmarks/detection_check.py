@@ -76,7 +76,7 @@ def work(task: common.Task) -> common.Row:
         dot.photons, WIDTH_S, response=response,
         background_rate_per_s=(BACKGROUND_PER_S, 0.1 * BACKGROUND_PER_S),
     )  # fmt: skip
-    fit = pnc.fit(trace, max_states=3, random_seed=task.trace, progressbar=False)
+    fit = pnc.fit(trace, max_states=3, random_seed=task.trace, dynamics=False, progressbar=False)
     row: common.Row = {
         "limit": limit, "photons": float(dot.path.occupancy[1] * DURATION_S * rate),
         "n_states": fit.most_probable_n_states, "named": "one state", "dwell_s": dwell_s,

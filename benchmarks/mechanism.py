@@ -101,7 +101,9 @@ def work(task: common.Task) -> common.Row:
     """Fit one dot, and set the mechanisms found beside the true ones."""
     one = recorded(task)
     dims, dot, exits = one.dims, one.dot, one.exits
-    fit = pnc.fit(one.trace, max_states=MOST_STATES, random_seed=task.trace, progressbar=False)
+    fit = pnc.fit(
+        one.trace, max_states=MOST_STATES, random_seed=task.trace, dynamics=False, progressbar=False
+    )
     rates = true_rates(np.array([1.0, *(dim.brightness for dim in dims)]), dot, exits)
     found = answer(fit, dims, one.bright, one.exciton)
     return {**truth(dims, dot, exits), **found, **covered(fit, rates)}

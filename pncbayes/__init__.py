@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pncbayes.inference.compare_models import compare_models
     from pncbayes.inference.comparison import ModelComparison
     from pncbayes.inference.detection import DetectionLimit, detection_limit
+    from pncbayes.inference.dynamics import Dynamics
+    from pncbayes.inference.find_dynamics import dynamics
     from pncbayes.inference.fit import fit
     from pncbayes.inference.results import Fit, load
     from pncbayes.photons.binning import bin_photons, camera_trace
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from pncbayes.photons.writers import write_photons
     from pncbayes.physics.exciton import Exciton
     from pncbayes.physics.simulate import simulate
+    from pncbayes.report.dynamics import plot_dynamics
     from pncbayes.report.intensity_lifetime import plot_intensity_lifetime
     from pncbayes.report.overview import plot_overview
     from pncbayes.report.screening import plot_screening
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DetectionLimit",
     "DiagnosticError",
+    "Dynamics",
     "Exciton",
     "Fit",
     "ModelComparison",
@@ -54,8 +58,10 @@ __all__ = [
     "camera_trace",
     "compare_models",
     "detection_limit",
+    "dynamics",
     "fit",
     "load",
+    "plot_dynamics",
     "plot_intensity_lifetime",
     "plot_overview",
     "plot_screening",
@@ -68,6 +74,7 @@ __all__ = [
 _PUBLIC = {
     "DetectionLimit": "pncbayes.inference.detection",
     "DiagnosticError": "pncbayes.errors",
+    "Dynamics": "pncbayes.inference.dynamics",
     "Exciton": "pncbayes.physics.exciton",
     "Fit": "pncbayes.inference.results",
     "ModelComparison": "pncbayes.inference.comparison",
@@ -81,8 +88,10 @@ _PUBLIC = {
     "camera_trace": "pncbayes.photons.binning",
     "compare_models": "pncbayes.inference.compare_models",
     "detection_limit": "pncbayes.inference.detection",
+    "dynamics": "pncbayes.inference.find_dynamics",
     "fit": "pncbayes.inference.fit",
     "load": "pncbayes.inference.results",
+    "plot_dynamics": "pncbayes.report.dynamics",
     "plot_intensity_lifetime": "pncbayes.report.intensity_lifetime",
     "plot_overview": "pncbayes.report.overview",
     "plot_screening": "pncbayes.report.screening",

@@ -252,6 +252,12 @@ def fit(
         tuple[float, float] | None,
         typer.Option("--exciton-lifetime", metavar="MEAN SD", help="Its lifetime, in ns."),
     ] = None,
+    dynamics: Annotated[
+        bool, typer.Option(help="Compare with flicker and noise, and give a verdict.")
+    ] = True,
+    exposure: Annotated[
+        bool, typer.Option(help="Take out lines of the instrument that modulate the light.")
+    ] = True,
     seed: Seed = 1,
     salvage: Salvage = False,
     tick_s: TickS = None,
@@ -261,7 +267,7 @@ def fit(
 ) -> None:
     """Fit a recording: how many states, their brightness and lifetime, and the switching rates.
 
-    Writes summary.json, fit.nc and overview.png to the folder given by --out.
+    Writes summary.json, fit.nc, overview.png and dynamics.png to the folder given by --out.
     """
     if width_ms is not None and not (math.isfinite(width_ms) and width_ms > 0):
         raise ValueError(f"`--width-ms` must be a positive time in ms, got {width_ms}")
@@ -288,6 +294,8 @@ def fit(
         max_states=max_states,
         model=model,
         response=None if response is None else str(response),
+        dynamics=dynamics,
+        exposure=exposure,
         random_seed=seed,
         progressbar=sys.stderr.isatty(),
     )
@@ -317,7 +325,9 @@ def demo(out: Out = Path("demo"), seed: Seed = 1) -> None:
         truth = simulate_to_file(file, dot.settings, random_seed=seed)
         photons = read(file)
         typer.echo(f"wrote and read back {photons.n_photons:,} photons: {file}")
-        result = fit_states(photons, random_seed=seed, progressbar=sys.stderr.isatty())
+        result = fit_states(
+            photons, dynamics=False, random_seed=seed, progressbar=sys.stderr.isatty()
+        )
     write_results(result, out)
     _print(fit_report(result))
     _print(truth_table(result, truth).rich())

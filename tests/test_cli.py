@@ -93,6 +93,8 @@ def test_fit_writes_three_files_and_prints_a_table(
         "model": "free",
         "response": None,
         "exciton": None,
+        "dynamics": True,
+        "exposure": True,
         "random_seed": 1,
         "progressbar": False,
     }

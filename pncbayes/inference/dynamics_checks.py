@@ -121,7 +121,7 @@ def _factors(posterior: DynamicsPosterior, vector: Array, rng: np.random.Generat
     point, data = posterior.unpack(vector), posterior.data
     n_bins = data.counts.shape[0]
     keep = math.exp(-point.relaxation_rate_per_s * data.width_s)
-    noise: Array = rng.standard_normal(n_bins)
+    noise: Array = np.asarray(rng.standard_normal(n_bins))
     noise[1:] *= math.sqrt(1.0 - keep**2)
     x: Array = lfilter([1.0], [1.0, -keep], noise)
     if posterior.family.flicker == "k_nr":

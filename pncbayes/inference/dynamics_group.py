@@ -12,15 +12,24 @@ from numpy.typing import NDArray
 
 from pncbayes.inference.dynamics import Dynamics
 from pncbayes.inference.dynamics_checks import draw_points
+from pncbayes.inference.dynamics_search import Optimum
 from pncbayes.inference.posterior import Parameters
 from pncbayes.photons.exposure_curve import Exposure
 
-__all__ = ["DynamicsTables", "dynamics_group", "level_draws", "level_probability"]
+__all__ = [
+    "DynamicsTables",
+    "dynamics_group",
+    "level_draws",
+    "level_probability",
+    "numbers_worth_a_scan",
+]
 
 Array = NDArray[np.float64]
 
 _TEXT = ("family", "flicker")
 _N_DRAWS = 400
+# Probability above which levels alone are given up, and below which a number of levels is.
+_SURE, _UNLIKELY = 0.99, 1e-3
 
 
 def dynamics_group(found: Dynamics, exposure: Exposure | None) -> xr.Dataset:
@@ -131,19 +140,33 @@ def level_probability(found: Dynamics, numbers: list[int], plain: Array) -> Arra
         Their probability if there are levels alone.
     """
     share = np.zeros(len(numbers))
-    other = 0.0
     for one, probability in zip(found.optima, found.probability, strict=True):
-        family = one.posterior.family
-        # noise and bleaching leave levels what they are
-        if not family.flicker and not family.level_of and not family.excess:
-            continue
-        other += float(probability)
-        if one.n_levels in numbers:
+        if _is_more_than_levels(one) and one.n_levels in numbers:
             share[numbers.index(one.n_levels)] += float(probability)
+    other = _probability_of_more(found)
     if other < 0.5:
         return None
     mixed: Array = share + (1.0 - other) * plain
     return mixed / mixed.sum()
+
+
+def numbers_worth_a_scan(found: Dynamics, numbers: list[int]) -> list[int]:
+    """Numbers of states of levels alone that still matter, given the other families."""
+    if _probability_of_more(found) < _SURE:
+        return numbers
+    likely = found.n_levels[found.n_levels > _UNLIKELY].index.max()
+    return [number for number in numbers if number <= likely]
+
+
+def _is_more_than_levels(one: Optimum) -> bool:
+    """Whether levels alone would count something else; bleaching leaves levels what they are."""
+    family = one.posterior.family
+    return bool(family.flicker or family.level_of or family.excess)
+
+
+def _probability_of_more(found: Dynamics) -> float:
+    pairs = zip(found.optima, found.probability, strict=True)
+    return float(sum(probability for one, probability in pairs if _is_more_than_levels(one)))
 
 
 def level_draws(

@@ -33,7 +33,12 @@ from pncbayes.inference.assemble import (
 from pncbayes.inference.checks import predictive_checks
 from pncbayes.inference.collapsed import working_posterior
 from pncbayes.inference.dynamics import Dynamics
-from pncbayes.inference.dynamics_group import dynamics_group, level_draws, level_probability
+from pncbayes.inference.dynamics_group import (
+    dynamics_group,
+    level_draws,
+    level_probability,
+    numbers_worth_a_scan,
+)
 from pncbayes.inference.find_dynamics import correct_exposure, dynamics_of_trace
 from pncbayes.inference.found_evidence import Evidence
 from pncbayes.inference.gibbs import posterior_draws
@@ -181,14 +186,16 @@ def fit(
         likelihood = BinnedLikelihood(
             grid.counts, grid.width_s, excess_noise=excess_noise, camera=camera_numbers(trace)
         )
-        evidences = scan_n_states(likelihood, grid.counts, spec, numbers, rng, on_step=step)
-        probability = probabilities(evidences)
         moving: Dynamics | None = None
         if dynamics and trace.attrs["kind"] == "photons" and fewest == 1:
             step("dynamics")
             moving = dynamics_of_trace(trace, spec, most, rng.spawn(1)[0])
-            by_family = level_probability(moving, numbers, probability)
-            probability = probability if by_family is None else by_family
+            # levels alone would buy states without end for what is none
+            numbers = numbers_worth_a_scan(moving, numbers)
+        evidences = scan_n_states(likelihood, grid.counts, spec, numbers, rng, on_step=step)
+        probability = probabilities(evidences)
+        by_family = None if moving is None else level_probability(moving, numbers, probability)
+        probability = probability if by_family is None else by_family
         best = int(np.argmax(probability))
         posterior = working_posterior(likelihood, spec, numbers[best])
         step("states")

@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pncbayes.report.dynamics import save_dynamics
 from pncbayes.report.overview import save_overview
 
 __all__ = ["write_results"]
 
 
 def write_results(result: Any, out: Path) -> None:
-    """Write ``summary.json``, ``fit.nc`` and ``overview.png`` to a folder.
+    """Write ``summary.json``, ``fit.nc``, ``overview.png`` and ``dynamics.png`` to a folder.
+
+    The last only where the fit holds dynamics.
 
     A new folder appears whole. In one that exists files are replaced one by one, the summary last,
     and other files stay. After an error nothing is left and the folder is as before.
@@ -37,6 +40,8 @@ def write_results(result: Any, out: Path) -> None:
     with _written_aside(out) as folder:
         result.save(folder / "fit.nc")
         save_overview(result, folder / "overview.png")
+        if getattr(result, "dynamics", None) is not None:
+            save_dynamics(result, folder / "dynamics.png")
         text = json.dumps(_without_nan(result.summary()), indent=2, allow_nan=False)
         (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
 

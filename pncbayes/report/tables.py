@@ -156,7 +156,10 @@ def mechanisms_table(fit: Any) -> Table | None:
 
 def fit_report(fit: Any) -> Group:
     """All that a first look at a fit needs, for a terminal: states, rates, and its warnings."""
-    parts: list[Any] = [n_states_table(fit).rich(), states_table(fit).rich()]
+    parts: list[Any] = []
+    if (verdict := getattr(fit, "verdict", None)) is not None:
+        parts.append(Text(f"verdict: {verdict}", style="bold"))
+    parts += [n_states_table(fit).rich(), states_table(fit).rich()]
     mechanisms = mechanisms_table(fit)
     if mechanisms is not None:
         parts.append(mechanisms.rich())

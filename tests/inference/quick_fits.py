@@ -22,7 +22,8 @@ estimated_response = pytest.mark.filterwarnings("ignore:.*response was estimated
 
 
 def quick_fit(data: Any, **settings: Any) -> Fit:
-    settings = {"max_states": 3, "random_seed": 1, "progressbar": False} | settings
+    base = {"max_states": 3, "random_seed": 1, "progressbar": False, "dynamics": False}
+    settings = base | settings
     return fit(data, **settings)
 
 

@@ -148,6 +148,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
         max_states=np.int64(1),
         random_seed=np.uint8(3),
         strict=np.bool_(False),
+        dynamics=False,
         progressbar=False,
     )
     assert found.summary()["random_seed"] == 3

@@ -34,7 +34,14 @@ def never_neutral() -> xr.Dataset:
 
 @functools.cache
 def fitted(exciton: pnc.Exciton | None) -> pnc.Fit:
-    return pnc.fit(never_neutral(), max_states=2, exciton=exciton, random_seed=1, progressbar=False)
+    return pnc.fit(
+        never_neutral(),
+        max_states=2,
+        exciton=exciton,
+        random_seed=1,
+        dynamics=False,
+        progressbar=False,
+    )
 
 
 def test_dot_that_never_visits_the_exciton_is_known_by_its_brightness() -> None:
@@ -65,7 +72,9 @@ def test_dot_of_one_state_need_not_be_the_exciton() -> None:
     )  # fmt: skip
     response = gaussian_on_clock(5.0, 0.15 / 2.3548, delay_clock(dot.photons))
     trace = pnc.bin_photons(dot.photons, 0.01, response=response)
-    fit = pnc.fit(trace, max_states=1, exciton=KNOWN, random_seed=1, progressbar=False)
+    fit = pnc.fit(
+        trace, max_states=1, exciton=KNOWN, random_seed=1, dynamics=False, progressbar=False
+    )
     assert fit.state_mechanisms["named_mechanism"].tolist() == ["auger"]
     assert fit.mechanisms["auger"] > 0.8
     assert fit.tree.attrs["exciton"] == (
@@ -108,9 +117,9 @@ def test_what_is_no_exciton_says_why(given: dict[str, Any], message: str) -> Non
 
 def test_fit_takes_nothing_else_for_an_exciton() -> None:
     with pytest.raises(ValueError, match=r"`exciton` must be a `pncbayes\.Exciton` or None"):
-        pnc.fit(never_neutral(), exciton=(2.0e4, 5.0), progressbar=False)
+        pnc.fit(never_neutral(), exciton=(2.0e4, 5.0), dynamics=False, progressbar=False)
     with pytest.raises(ValueError, match="of use for mechanisms alone"):
-        pnc.fit(never_neutral(), exciton=KNOWN, mechanisms=False, progressbar=False)
+        pnc.fit(never_neutral(), exciton=KNOWN, mechanisms=False, dynamics=False, progressbar=False)
 
 
 def test_log_normal_has_the_mean_and_sd_that_were_given() -> None:
@@ -163,6 +172,8 @@ def visiting() -> xr.Dataset:
     ],
 )
 def test_a_contradiction_with_what_was_given_is_said(given: pnc.Exciton, said: str | None) -> None:
-    fit = pnc.fit(visiting(), max_states=2, exciton=given, random_seed=1, progressbar=False)
+    fit = pnc.fit(
+        visiting(), max_states=2, exciton=given, random_seed=1, dynamics=False, progressbar=False
+    )
     about = [text for text in fit.warnings if "given" in text and "no state of this" not in text]
     assert [bool(re.search(said or "", text)) for text in about][:1] == [True] * (said is not None)

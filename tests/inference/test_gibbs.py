@@ -239,7 +239,13 @@ def test_fit_says_where_its_draws_are_from() -> None:
         period_ns=None,
         random_seed=3,
     )
-    found = fit(bin_photons(dot.photons, WIDTH_S), max_states=2, random_seed=1, progressbar=False)
+    found = fit(
+        bin_photons(dot.photons, WIDTH_S),
+        max_states=2,
+        random_seed=1,
+        dynamics=False,
+        progressbar=False,
+    )
     diagnostics = found.summary()["diagnostics"]
     assert diagnostics["draws_from"] in ("importance", "gibbs")
     assert diagnostics["ess"] > 20

@@ -70,7 +70,7 @@ def nuts_fit(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fit]:
 
         monkeypatch.setattr("pncbayes.inference.nuts.sample_nuts", sample)
         settings = {"max_states": 1, "sampler": "nuts", "random_seed": 1} | settings
-        return fit(steady_trace(), progressbar=False, **settings)
+        return fit(steady_trace(), dynamics=False, progressbar=False, **settings)
 
     return run
 
@@ -146,7 +146,7 @@ def test_dead_time_of_a_camera(exposure_s: float, said: bool) -> None:
     numbers = {"gain": 2.0, "offset": 10.0, "read_noise": 1.0, "excess_factor": 1.0}
     counts = 10.0 + 2.0 * np.random.default_rng(1).poisson(50.0, 60)
     trace = camera_trace(counts, 0.02, exposure_s=exposure_s, **numbers)
-    found = fit(trace, max_states=1, random_seed=1, progressbar=False)
+    found = fit(trace, max_states=1, random_seed=1, dynamics=False, progressbar=False)
     notes = [text for text in found.warnings if "treated as if seen" in text]
     assert notes == dead_time_notes(trace)
     assert bool(notes) == said
@@ -172,7 +172,7 @@ def test_more_counts_than_the_likelihood_resolves_are_said() -> None:
     level = np.repeat([1e6, 1e4, 1e6, 1e4, 1e6], 8)
     few, many = (
         fit(counts_trace(rng.poisson(scale * level), 0.01), max_states=2, random_seed=1,
-            progressbar=False)
+            dynamics=False, progressbar=False)
         for scale in (1e-4, 1.0)
     )  # fmt: skip
     assert few.most_probable_n_states == many.most_probable_n_states == 2
@@ -185,6 +185,8 @@ def test_one_step_is_no_quarrel_between_methods() -> None:
     """Nothing leads back to the first level: Laplace has no figure for that."""
     rng = np.random.default_rng(0)
     counts = np.concatenate([rng.poisson(0.3, 15), rng.poisson(4.0, 15)])
-    found = fit(counts_trace(counts, 0.01), max_states=2, random_seed=0, progressbar=False)
+    found = fit(
+        counts_trace(counts, 0.01), max_states=2, random_seed=0, dynamics=False, progressbar=False
+    )
     assert found.n_states[2] > 0.9
     assert not any("methods differ" in warning for warning in found.warnings)

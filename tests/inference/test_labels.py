@@ -275,7 +275,7 @@ def test_reference_decay_has_its_mean_lifetime() -> None:
 
 @functools.cache
 def fitted(name: str) -> pnc.Fit:
-    return pnc.fit(simulated(name), max_states=4, random_seed=1, progressbar=False)
+    return pnc.fit(simulated(name), max_states=4, random_seed=1, dynamics=False, progressbar=False)
 
 
 NAMED = {
@@ -354,7 +354,12 @@ def test_rates_of_centres_are_those_that_quench_both_exponentials() -> None:
 
 def test_mechanisms_can_be_left_out_and_change_nothing_else() -> None:
     without = pnc.fit(
-        simulated("auger"), max_states=4, mechanisms=False, random_seed=1, progressbar=False
+        simulated("auger"),
+        max_states=4,
+        mechanisms=False,
+        random_seed=1,
+        dynamics=False,
+        progressbar=False,
     )
     assert without.mechanisms is None
     np.testing.assert_array_equal(without.n_states, fitted("auger").n_states)
@@ -366,7 +371,7 @@ def test_nothing_is_said_of_mechanisms_without_delays() -> None:
         np.random.default_rng(1).poisson(100.0, 400).astype(float), 0.05,
         gain=1.0, offset=0.0, read_noise=0.1, excess_factor=1.0,
     )  # fmt: skip
-    fit = pnc.fit(camera, max_states=2, random_seed=1, progressbar=False)
+    fit = pnc.fit(camera, max_states=2, random_seed=1, dynamics=False, progressbar=False)
     assert fit.mechanisms is None
     assert fit.state_mechanisms is None
     assert fit.loss_budget is None

@@ -29,7 +29,7 @@ def dot(*dims: SimulatedState, seed: int, duration_s: float = 20.0) -> Simulatio
 def fitted(simulation: Simulation, *, most: int = 4) -> Fit:
     response = gaussian_on_clock(5.0, RESPONSE_SD_NS, delay_clock(simulation.photons))
     trace = pnc.bin_photons(simulation.photons, 0.01, response=response)
-    return pnc.fit(trace, max_states=most, random_seed=1, progressbar=False)
+    return pnc.fit(trace, max_states=most, random_seed=1, dynamics=False, progressbar=False)
 
 
 def trion(scaling: float, lifetime: float) -> SimulatedState:
@@ -70,7 +70,7 @@ def test_intensity_alone_sees_nothing_of_it() -> None:
     camera = pnc.camera_trace(
         totals.astype(float), 0.01, gain=1.0, offset=0.0, read_noise=0.01, excess_factor=1.0
     )
-    fit = pnc.fit(camera, max_states=3, random_seed=1, progressbar=False)
+    fit = pnc.fit(camera, max_states=3, random_seed=1, dynamics=False, progressbar=False)
     assert fit.most_probable_n_states == 1
     assert fit.mechanisms is None
 

@@ -161,7 +161,9 @@ def test_same_seed_same_numbers() -> None:
 
 def test_contradiction_with_the_fit_is_said() -> None:
     """Two hypotheses of which none is true, against a fit that names the true mechanism."""
-    fit = pnc.fit(dot_trace("auger"), max_states=2, random_seed=1, progressbar=False)
+    fit = pnc.fit(
+        dot_trace("auger"), max_states=2, random_seed=1, dynamics=False, progressbar=False
+    )
     assert fit.mechanisms is not None
     assert fit.mechanisms["auger"] > 0.8
     models = [load_structured("nbc").variants()[0], "steady"]
@@ -177,7 +179,9 @@ def test_contradiction_with_the_fit_is_said() -> None:
 
 
 def test_more_states_than_any_model_are_said() -> None:
-    fit = pnc.fit(dot_trace("auger"), max_states=2, random_seed=1, progressbar=False)
+    fit = pnc.fit(
+        dot_trace("auger"), max_states=2, random_seed=1, dynamics=False, progressbar=False
+    )
     found = pnc.compare_models(
         dot_trace("auger"), "steady", fit=fit, random_seed=1, progressbar=False
     )
