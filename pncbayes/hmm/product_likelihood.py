@@ -171,9 +171,8 @@ class ProductLikelihood:
         matrices = np.zeros((active.n_matrices, n_levels, n_levels, n_points))
         has = active.matrix_of_bin >= 0
         diagonal = np.arange(n_levels)
-        filled = matrices[active.matrix_of_bin[has]]
-        filled[:, diagonal, diagonal] = shaped[has]
-        matrices[active.matrix_of_bin[has]] = filled
+        # matrices stand in the order of their bins
+        matrices[:, diagonal, diagonal] = shaped[has]
         for pair, (i, j) in enumerate(self._pairs(n_levels)):
             kernels.exponentials(mixed[pair], largest[active.bins[pair]], False)
             kernels.fill_matrices(
@@ -255,8 +254,7 @@ class ProductLikelihood:
             )  # fmt: skip
         has = active.matrix_of_bin >= 0
         diagonal = np.arange(n_levels)
-        own = matrix_mass[active.matrix_of_bin[has]][:, diagonal, diagonal]
-        pure_mass[has] = own * pure[has]
+        pure_mass[has] = matrix_mass[:, diagonal, diagonal] * pure[has]
         stay_slope = pure_mass.sum(axis=(0, 2)) / stay
         flat = pure_mass.reshape(self.n_bins, -1)
         by_means, by_extra = self.emission.slopes(columns, flat)
@@ -303,7 +301,7 @@ class ProductLikelihood:
             pure, active.matrix_of_bin, matrices, diagonals,
             self._initial(n_levels, stationary), messages, stepped,
         )  # fmt: skip
-        pure_mass, matrix_mass = np.zeros_like(pure), np.zeros_like(matrices)
+        pure_mass, matrix_mass = np.empty_like(pure), np.empty_like(matrices)
         flicker = np.zeros_like(transition)
         if np.isfinite(value):
             afters = np.empty_like(pure)
@@ -312,7 +310,10 @@ class ProductLikelihood:
                 pure, active.matrix_of_bin, matrices, back, messages, stepped,
                 pure_mass, matrix_mass, afters,
             )  # fmt: skip
-            flicker = stepped.reshape(-1, n_points).T @ afters.reshape(-1, n_points)
+            if n_points > 1:
+                flicker = stepped.reshape(-1, n_points).T @ afters.reshape(-1, n_points)
+        else:
+            pure_mass[:], matrix_mass[:] = 0.0, 0.0
         return float(value), pure_mass, matrix_mass, flicker
 
     # --------------------------------------------------------------------- active bins
@@ -383,8 +384,7 @@ class ProductLikelihood:
         n_levels, n_points, _ = means.shape
         has = active.matrix_of_bin >= 0
         diagonal = np.arange(n_levels)
-        own = matrix_mass[active.matrix_of_bin[has]][:, diagonal, diagonal]
-        mass[has] = own * pure[has]
+        mass[has] = matrix_mass[:, diagonal, diagonal] * pure[has]
         w = self.nodes[None, :, None]
         for pair, (i, j) in enumerate(self._pairs(n_levels)):
             share, _ = kernels.gather_mass(
