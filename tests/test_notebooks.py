@@ -11,6 +11,13 @@ from nbclient import NotebookClient
 PRINTED = {
     "01_one_dot": ["a trion has about 2"],
     "02_which_mechanism": ["Auger rate: ", "mechanisms: None", "undetermined: ", "best: auger"],
+    "03_real_light": [
+        "124 Hz",
+        "truth blinking, verdict: blinking",
+        "truth flickering, verdict: flickering",
+        "truth both, verdict: both",
+        "power laws: ",
+    ],
 }
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
 

@@ -117,11 +117,13 @@ def _draw_families(tables: DynamicsTables, ax: Axes) -> None:
             top.index, np.maximum(top.to_numpy(), -_DEEPEST), _MARKERS[kind] + "-",
             color=_COLOURS[kind], label=_WORDS[kind], ms=6, lw=1.0,
         )  # fmt: skip
-    ax.set_ylim(-1.08 * _DEEPEST, 0.06 * _DEEPEST)
     ax.axhline(-_DEEPEST, color=LIGHT, lw=0.8, ls=":")
     ax.set_xticks(range(1, int(table["n_levels"].max()) + 1))
     ax.set(title="Evidence", xlabel="emission levels", ylabel="nats below the best")
-    ax.legend(loc="lower right")
+    # above the points: the best is at 0, most others at the bottom
+    ax.set_ylim(-1.08 * _DEEPEST, 0.45 * _DEEPEST)
+    ax.set_yticks(np.arange(-_DEEPEST, 1.0, 20.0))
+    ax.legend(loc="upper left")
 
 
 def _draw_check(dataset: xr.Dataset, tables: DynamicsTables, name: str, ax: Axes) -> None:
@@ -143,6 +145,7 @@ def _draw_check(dataset: xr.Dataset, tables: DynamicsTables, name: str, ax: Axes
         ax.set_xscale("log")
     if name == "dwell_times":
         ax.set_yscale("symlog", linthresh=1.0)
+        ax.set_ylim(bottom=0.0)
         ax.legend(loc="upper right")
     if name == "counts":
         filled = np.flatnonzero((observed > 0) | (high > 0))
