@@ -28,6 +28,8 @@ _SLOWEST = 0.25
 # Probability above which a verdict is given, and p-value at which a check has failed.
 _SURE = 0.8
 _FAILED = 1.0 / 151.0
+# p-value of dwell times below which hidden states are tried.
+_DOUBTFUL = 0.1
 # Exits per bin above which a level is no better than noise of single bins.
 _FASTEST = 1.0
 # Powers of the likelihood of the tempered curve.
@@ -236,7 +238,19 @@ def compare_dynamics(
     -------
     Dynamics
     """
-    found = search_families(data, model, levels, on_step=on_step)
+    seen: dict[int, DynamicsChecks] = {}
+
+    def checked(one: Optimum) -> DynamicsChecks:
+        key = id(one)
+        if key not in seen:
+            seen[key] = check_dynamics(one, rng)
+        return seen[key]
+
+    def looks_right(one: Optimum) -> bool:
+        p_values = checked(one).p_values
+        return min(p_values["dwell_times"], p_values["autocorrelation"]) > _DOUBTFUL
+
+    found = search_families(data, model, levels, looks_right=looks_right, on_step=on_step)
     optima = [one for one in found if np.isfinite(one.log_evidence)]
     kinds = {one.posterior.family.flicker for one in found} - {""}
     figures = np.array([one.log_evidence + _log_prior(one, kinds) for one in optima])
@@ -245,7 +259,7 @@ def compare_dynamics(
     weights = np.exp(figures[order] - figures.max())
     probability = weights / weights.sum()
     log_sd = np.array([brightness_sd(one) for one in optima])
-    checks = check_dynamics(optima[0], rng)
+    checks = checked(optima[0])
     return _judged(optima, probability, log_sd, checks, max(one.point.n_states for one in levels))
 
 

@@ -44,6 +44,8 @@ _ALIKE = 0.35
 _MOST_STATES = 6
 # Nats that one more hidden state has to bring.
 _HIDDEN_GAIN = 3.0
+# Log-likelihood that a flicker has to bring for other kinds of it to be tried.
+_FLICKER_GAIN = 3.0
 # Log-likelihood that one more level has to bring: it has ten parameters and more.
 _LEVEL_GAIN = 6.0
 
@@ -191,7 +193,16 @@ class _Search:
             )
             if before is not None and not found.log_likelihood > least:
                 break
+            if not self.flickers(found):
+                break
             before = found
+
+    def flickers(self, found: Optimum | None) -> bool:
+        """Whether a flicker explains anything that as many levels alone do not."""
+        if found is None:
+            return False
+        plain = self.found.get((Family(), found.n_levels))
+        return plain is None or found.log_likelihood > plain.log_likelihood + _FLICKER_GAIN
 
     def more(self, best: Optimum | None) -> None:
         """Look whether one level more than the best of a family is as good, by splitting."""
@@ -394,6 +405,7 @@ def search_families(
     model: ModelFile,
     levels: Sequence[LevelsFound],
     *,
+    looks_right: Callable[[Optimum], bool] | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> list[Optimum]:
     """Find the modes of all families that may explain a recording.
@@ -409,6 +421,9 @@ def search_families(
         Priors of levels, rates and excess noise.
     levels
         Levels of one to so many states, as found without flicker.
+    looks_right
+        Says of a mode whether dwell times of data drawn from it look like those of the data: then
+        no hidden states are tried.
     on_step
         Called with a word on each step.
 
@@ -421,18 +436,21 @@ def search_families(
     search.plain()
     common = Family("common")
     search.flicker(common)
-    if data.delays is not None:
-        search.instead(Family("k_nr"), common)
-    if (best := search.best_of(common)) is not None and best.log_evidence > search.best - _WORTH:
-        search.instead(Family("level"), common)
+    best = search.best_of(common)
+    if search.flickers(best):
+        if data.delays is not None:
+            search.instead(Family("k_nr"), common)
+        if best is not None and _figure(best) > search.best - _WORTH:
+            search.instead(Family("level"), common)
     tops = [search.best_of(Family(kind)) for kind in ("", "common", "k_nr", "level")]
     near = [one for one in tops if one is not None and one.log_evidence > search.best - _WORTH]
     for top in sorted(near, key=lambda one: -one.log_evidence)[:2]:
         search.noisy(top)
-    best = max(search.found.values(), key=_figure)
-    search.around(best)
-    best = max(search.found.values(), key=_figure)
-    best = search.hidden(search.tied(best))
+    search.around(max(search.found.values(), key=_figure))
+    best = search.tied(max(search.found.values(), key=_figure))
+    # hidden states are for dwell times that the levels do not explain
+    if looks_right is None or not looks_right(best):
+        best = search.hidden(best)
     search.bleached(best)
     return sorted(search.found.values(), key=lambda one: -_figure(one))
 
