@@ -34,7 +34,9 @@ ALSO = [
     "hmm/flicker_grid.py", "hmm/product_kernels.py", "hmm/product_emission.py",
     "hmm/product_likelihood.py", "physics/flicker.py", "inference/dynamics.py",
     "inference/dynamics_checks.py", "inference/dynamics_data.py",
-    "inference/dynamics_families.py", "inference/dynamics_posterior.py",
+    "inference/dynamics_families.py", "inference/dynamics_hidden.py",
+    "inference/dynamics_point.py", "inference/dynamics_posterior.py",
+    "physics/dynamics_file.py",
     "inference/dynamics_search.py", "inference/find_dynamics.py",
 ]  # fmt: skip
 

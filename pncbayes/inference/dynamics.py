@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from pncbayes.inference.dynamics_checks import DynamicsChecks, check_dynamics
 from pncbayes.inference.dynamics_families import LevelsFound, search_families
 from pncbayes.inference.dynamics_point import DynamicsData, Family
 from pncbayes.inference.dynamics_search import Optimum, log_volume
+from pncbayes.physics.dynamics_file import DynamicsPriors, load_dynamics_priors
 from pncbayes.physics.modelfile import ModelFile
 
 __all__ = ["VERDICTS", "Dynamics", "brightness_sd", "compare_dynamics"]
@@ -21,8 +23,6 @@ Array = NDArray[np.float64]
 
 VERDICTS = ("steady", "blinking", "flickering", "both", "not identified")
 
-# A fluctuation of the log brightness below this is not called flicker: lasers and stages have it.
-LEAST_FLICKER = 0.03
 # One that is slower than this share of the recording is a drift.
 _SLOWEST = 0.25
 # Probability above which a verdict is given, and p-value at which a check has failed.
@@ -109,7 +109,7 @@ class Dynamics:
 
     @property
     def flicker_probability(self) -> dict[str, float]:
-        """P(flicker), and of each kind; a drift or less than `LEAST_FLICKER` is none."""
+        """P(flicker), and of each kind; a drift is none, nor is what is smaller than the priors' `least_log_sd`."""
         kinds = {"common": 0.0, "level": 0.0, "k_nr": 0.0}
         for one, probability, log_sd in zip(
             self.optima, self.probability, self.log_sd, strict=True
@@ -194,21 +194,24 @@ def brightness_sd(one: Optimum) -> float:
 
 def is_flicker(one: Optimum, log_sd: float) -> bool:
     """Whether a fluctuation is large enough, and fast enough, to be called flicker."""
-    if not one.posterior.family.flicker or log_sd < LEAST_FLICKER:
+    if not one.posterior.family.flicker or log_sd < one.posterior.priors.least_log_sd:
         return False
     duration_s = one.posterior.data.duration_s
     return bool(1.0 / one.point.relaxation_rate_per_s < _SLOWEST * duration_s)
 
 
 def _log_prior(one: Optimum, kinds: set[str]) -> float:
-    """Log prior of a family: flicker or not, excess noise or not, bleaching or not, even odds.
-
-    The kinds of flicker share theirs; each hidden state more halves it, and may be of any level.
-    """
-    family = one.posterior.family
-    value = np.log(0.5) if not family.flicker else np.log(0.5 / max(len(kinds), 1))
+    """Log prior of a family; kinds of flicker share theirs, a hidden state may be of any level."""
+    family, priors = one.posterior.family, one.posterior.priors
+    value = math.log(1.0 - priors.flicker)
+    if family.flicker:
+        value = math.log(priors.flicker / max(len(kinds), 1))
     hidden = one.posterior.n_states - one.n_levels
-    return float(value - hidden * np.log(2.0 * one.n_levels) - family.bleaching * np.log(2.0))
+    odds = priors.hidden_state / (1.0 - priors.hidden_state) / one.n_levels
+    value += hidden * math.log(odds)
+    if family.bleaching:
+        value += math.log(priors.bleaching / (1.0 - priors.bleaching))
+    return value
 
 
 def compare_dynamics(
@@ -217,6 +220,7 @@ def compare_dynamics(
     levels: Sequence[LevelsFound],
     rng: np.random.Generator,
     *,
+    priors: DynamicsPriors | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> Dynamics:
     """Compare levels, flicker, excess noise, hidden states and bleaching, and say what it is.
@@ -231,6 +235,8 @@ def compare_dynamics(
         Levels of one to so many states, as found without flicker.
     rng
         Source of the replicates.
+    priors
+        Priors of flicker and of the families; those shipped if not given.
     on_step
         Called with a word on each step.
 
@@ -250,7 +256,10 @@ def compare_dynamics(
         p_values = checked(one).p_values
         return min(p_values["dwell_times"], p_values["autocorrelation"]) > _DOUBTFUL
 
-    found = search_families(data, model, levels, looks_right=looks_right, on_step=on_step)
+    found = search_families(
+        data, model, levels, priors or load_dynamics_priors(), looks_right=looks_right,
+        on_step=on_step,
+    )  # fmt: skip
     optima = [one for one in found if np.isfinite(one.log_evidence)]
     kinds = {one.posterior.family.flicker for one in found} - {""}
     figures = np.array([one.log_evidence + _log_prior(one, kinds) for one in optima])
@@ -320,7 +329,11 @@ def _remarks(best: Optimum, log_sd: float) -> list[str]:
             f"the brightness of all levels flickers alike, by {100 * log_sd:.0f} %, and lifetimes "
             "do not follow: it may be the laser or the stage as well as the emitter"
         )
-    if family.flicker and not is_flicker(best, log_sd) and log_sd >= LEAST_FLICKER:
+    if (
+        family.flicker
+        and not is_flicker(best, log_sd)
+        and log_sd >= best.posterior.priors.least_log_sd
+    ):
         remarks.append(f"a slow drift of the brightness, by {100 * log_sd:.0f} %")
     if family.level_of:
         remarks.append(

@@ -8,6 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pncbayes.inference.dynamics_hidden import (
+    alike_pairs,
+    bleached_family,
+    hidden_family,
+    tied_family,
+)
 from pncbayes.inference.dynamics_point import DynamicsData, DynamicsPoint, Family
 from pncbayes.inference.dynamics_posterior import DynamicsPosterior
 from pncbayes.inference.dynamics_search import (
@@ -18,6 +24,7 @@ from pncbayes.inference.dynamics_search import (
     merged_levels,
     residual_flicker,
 )
+from pncbayes.physics.dynamics_file import DynamicsPriors
 from pncbayes.physics.modelfile import ModelFile
 
 __all__ = ["LevelsFound", "search_families"]
@@ -39,8 +46,7 @@ _SAME = 1.0
 _FIRST_POINTS = 13
 _GLANCE_STEPS = 5
 _MOST_LEVELS_WITH_FLICKER = 5
-# Log brightness within which two levels may be one with hidden states, and hidden states at most.
-_ALIKE = 0.35
+# Hidden states at most.
 _MOST_STATES = 6
 # Nats that one more hidden state has to bring.
 _HIDDEN_GAIN = 3.0
@@ -82,14 +88,18 @@ class _Search:
         data: DynamicsData,
         model: ModelFile,
         levels: Sequence[LevelsFound],
+        priors: DynamicsPriors,
         tell: Callable[[str], None],
     ) -> None:
         self.data, self.model, self.levels, self.tell = data, model, levels, tell
+        self.priors = priors
         self.likelihood = DynamicsPosterior(data, model, Family(), 1).likelihood
         self.found: dict[tuple[Family, int], Optimum] = {}
 
     def posterior(self, family: Family, n_levels: int, n_points: int = 1) -> DynamicsPosterior:
-        return DynamicsPosterior(self.data, self.model, family, n_levels, n_points, self.likelihood)
+        return DynamicsPosterior(
+            self.data, self.model, family, n_levels, n_points, self.likelihood, self.priors
+        )
 
     @property
     def best(self) -> float:
@@ -294,29 +304,13 @@ class _Search:
     def tied(self, best: Optimum) -> Optimum:
         """Let levels that emit alike be hidden states of one level, while that is better."""
         while best.n_levels > 1:
-            pairs = _alike_pairs(best)
-            tried = [self.add(*self._tie(best, i, j)) for i, j in pairs[:2]]
+            pairs = alike_pairs(best)
+            tried = [self.add(*self.start_of(best, *tied_family(best, i, j))) for i, j in pairs[:2]]
             better = [one for one in tried if one.log_evidence > best.log_evidence]
             if not better:
                 return best
             best = max(better, key=lambda one: one.log_evidence)
         return best
-
-    def _tie(self, best: Optimum, i: int, j: int) -> tuple[Family, int, list[Start]]:
-        posterior, point = best.posterior, best.point
-        level_of = np.where(posterior.level_of == j, i, posterior.level_of)
-        share = _time_in_levels(best)
-        joined = point.signal_per_s.copy()
-        members = np.isin(posterior.level_of, (i, j))
-        weight = share[i] / max(share[i] + share[j], 1e-9)
-        first_i = posterior.level_of.tolist().index(i)
-        first_j = posterior.level_of.tolist().index(j)
-        joined[members] = weight * joined[first_i] + (1.0 - weight) * joined[first_j]
-        _, level_of = np.unique(level_of, return_inverse=True)
-        family = replace(posterior.family, level_of=tuple(int(k) for k in level_of))
-        n_levels = best.n_levels - 1
-        tied = self.posterior(family, n_levels, posterior.grid.n_points)
-        return family, n_levels, [(tied, tied.pack(replace(point, signal_per_s=joined)))]
 
     def hidden(self, best: Optimum) -> Optimum:
         """Add hidden states, whose dwell times differ, to one level after the other."""
@@ -329,7 +323,8 @@ class _Search:
             # a state more that explains nothing is not worth the work
             least = best.log_likelihood + _HIDDEN_GAIN
             tried = [
-                self.add(*self._hide(best, level), least=least) for level in range(best.n_levels)
+                self.add(*self.start_of(best, *hidden_family(best, level)), least=least)
+                for level in range(best.n_levels)
             ]
             top = max(tried, key=lambda one: _figure(one))
             if not top.log_evidence > best.log_evidence + _HIDDEN_GAIN:
@@ -337,73 +332,24 @@ class _Search:
             best = top
         return best
 
-    def _hide(self, best: Optimum, level: int) -> tuple[Family, int, list[Start]]:
-        posterior, point = best.posterior, best.point
-        members = np.flatnonzero(posterior.level_of == level)
-        # the state most of the time is spent in becomes two, one that is left soon, one late
-        occupied = posterior.gradient(best.vector)[2].occupied.sum(axis=1)
-        parent = int(members[np.argmax(occupied[members])])
-        n = posterior.n_states
-        order = np.append(np.arange(n), parent)
-        rates = point.transition_rate_per_s[np.ix_(order, order)].copy()
-        rates[:, parent] *= 0.5
-        rates[:, n] *= 0.5
-        rates[parent] *= 3.0
-        rates[n] *= 0.3
-        rates[parent, n] = rates[n, parent] = 0.05
-        np.fill_diagonal(rates, 0.0)
-        more = replace(point.permuted(order), transition_rate_per_s=np.maximum(rates, 1e-3))
-        level_of = (*(int(k) for k in posterior.level_of), level)
-        family = replace(posterior.family, level_of=level_of)
-        hidden = self.posterior(family, best.n_levels, posterior.grid.n_points)
-        return family, best.n_levels, [(hidden, hidden.pack(more))]
-
     def bleached(self, best: Optimum) -> Optimum:
         """Let the level that the record ends in never be left, where that may be."""
-        posterior = best.posterior
-        if best.n_levels < 2 or posterior.family.bleaching:
-            return best
-        time = posterior.smooth(best.vector).sum(axis=2)
-        last = int(np.argmax(time[-1]))
-        dark = int(np.argmin(best.point.signal_per_s.sum(axis=1)))
-        end = max(posterior.data.counts.shape[0] // 20, 2)
-        # in the darkest state for long at the end, and hardly ever before
-        begins = int(np.argmax(time[::-1, last] < 0.5)) or time.shape[0]
-        earlier = float(time[: time.shape[0] - begins, last].sum())
-        if last != dark or begins < end or earlier > 0.02 * begins:
-            return best
-        order = np.array([k for k in range(posterior.n_states) if k != last] + [last])
-        level_of = posterior.level_of[order]
-        if (level_of == level_of[-1]).sum() > 1:
-            return best
-        names = {int(k): n for n, k in enumerate(dict.fromkeys(level_of.tolist()))}
-        of = tuple(names[int(k)] for k in level_of)
-        plain = of == tuple(range(best.n_levels))
-        family = replace(posterior.family, bleaching=True, level_of=() if plain else of)
-        gone = self.posterior(family, best.n_levels, posterior.grid.n_points)
-        return self.add(family, best.n_levels, [(gone, gone.pack(best.point.permuted(order)))])
+        found = bleached_family(best)
+        return best if found is None else self.add(*self.start_of(best, *found))
 
-
-def _time_in_levels(one: Optimum) -> Array:
-    """Bins in each level, shape ``(n_levels,)``."""
-    occupied = one.posterior.gradient(one.vector)[2].occupied.sum(axis=1)
-    return np.bincount(one.posterior.level_of, occupied, minlength=one.n_levels)
-
-
-def _alike_pairs(one: Optimum) -> list[tuple[int, int]]:
-    """Neighbouring levels that may emit alike, most alike first."""
-    first = [one.posterior.level_of.tolist().index(k) for k in range(one.n_levels)]
-    rate = one.point.signal_per_s.sum(axis=1)[first]
-    order = np.argsort(-rate, kind="stable")
-    apart = -np.diff(np.log(np.maximum(rate[order], 1e-3)))
-    near = [k for k in np.argsort(apart, kind="stable") if apart[k] < _ALIKE]
-    return [(min(order[k], order[k + 1]), max(order[k], order[k + 1])) for k in near]
+    def start_of(
+        self, best: Optimum, family: Family, n_levels: int, point: DynamicsPoint
+    ) -> tuple[Family, int, list[Start]]:
+        """Where to begin a family whose parameters were made from a mode of another."""
+        posterior = self.posterior(family, n_levels, best.posterior.grid.n_points)
+        return family, n_levels, [(posterior, posterior.pack(point))]
 
 
 def search_families(
     data: DynamicsData,
     model: ModelFile,
     levels: Sequence[LevelsFound],
+    priors: DynamicsPriors,
     *,
     looks_right: Callable[[Optimum], bool] | None = None,
     on_step: Callable[[str], None] | None = None,
@@ -421,6 +367,8 @@ def search_families(
         Priors of levels, rates and excess noise.
     levels
         Levels of one to so many states, as found without flicker.
+    priors
+        Priors of the flicker.
     looks_right
         Says of a mode whether dwell times of data drawn from it look like those of the data: then
         no hidden states are tried.
@@ -432,7 +380,7 @@ def search_families(
     list of Optimum
         One for each family and number of levels that was tried, best evidence first.
     """
-    search = _Search(data, model, levels, on_step or (lambda text: None))
+    search = _Search(data, model, levels, priors, on_step or (lambda text: None))
     search.plain()
     common = Family("common")
     search.flicker(common)

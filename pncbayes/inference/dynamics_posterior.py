@@ -15,6 +15,7 @@ from pncbayes.hmm.product_likelihood import ProductActive, ProductGradient, Prod
 from pncbayes.inference.dynamics_point import DynamicsData, DynamicsPoint, Family
 from pncbayes.inference.posterior import log_selberg
 from pncbayes.inference.prior_kernels import brightness_prior, switching_prior
+from pncbayes.physics.dynamics_file import DynamicsPriors, load_dynamics_priors
 from pncbayes.physics.flicker import (
     FLICKERS,
     Factors,
@@ -23,17 +24,10 @@ from pncbayes.physics.flicker import (
 )
 from pncbayes.physics.modelfile import LogNormal, ModelFile
 
-__all__ = ["FLICKER_PRIORS", "DynamicsPosterior"]
+__all__ = ["DynamicsPosterior"]
 
 Array = NDArray[np.float64]
 
-# Priors of what flickers; the amplitude of a level of its own is normal around 0.
-FLICKER_PRIORS = {
-    "log_sd": LogNormal(0.1, 1.0),
-    "log_sd_k_nr": LogNormal(0.5, 0.8),
-    "relaxation_rate_per_s": LogNormal(1.0, 2.0),
-}
-_LEVEL_AMPLITUDE_SD = 0.25
 # Points of the flicker that do to tell in which bins levels switch.
 _POINTS_TO_FOCUS = 9
 # Correlation times shorter than this number of bins are noise of single bins.
@@ -62,6 +56,10 @@ class DynamicsPosterior:
         Which.
     n_points
         Points of the flicker; 1 without.
+    likelihood
+        Of the data, where it is at hand.
+    priors
+        Of the flicker; those shipped if not given.
     """
 
     def __init__(
@@ -72,7 +70,9 @@ class DynamicsPosterior:
         n_levels: int,
         n_points: int = 1,
         likelihood: ProductLikelihood | None = None,
+        priors: DynamicsPriors | None = None,
     ) -> None:
+        self.priors = load_dynamics_priors() if priors is None else priors
         if family.flicker and family.flicker not in FLICKERS:
             raise ValueError(f"`flicker` must be one of {FLICKERS}, got {family.flicker!r}")
         if family.flicker == "k_nr" and data.delays is None:
@@ -120,8 +120,9 @@ class DynamicsPosterior:
     def with_points(self, n_points: int) -> DynamicsPosterior:
         """Return the same density on another grid of the flicker."""
         return DynamicsPosterior(
-            self.data, self.model, self.family, self.n_levels, n_points, self.likelihood
-        )
+            self.data, self.model, self.family, self.n_levels, n_points, self.likelihood,
+            self.priors,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------- coordinates
 
@@ -256,15 +257,15 @@ class DynamicsPosterior:
         relaxation_at, value = at + 1, 0.0
         if kind == "level":
             relaxation_at = at + n
-            own, sd = vector[at:relaxation_at], _LEVEL_AMPLITUDE_SD
+            own, sd = vector[at:relaxation_at], self.priors.level_log_sd
             value -= float((0.5 * (own / sd) ** 2).sum()) + n * np.log(sd * np.sqrt(2 * np.pi))
             slope[at:relaxation_at] = -own / sd**2
         else:
-            prior = FLICKER_PRIORS["log_sd_k_nr" if kind == "k_nr" else "log_sd"]
+            prior = self.priors.log_sd_of_rate if kind == "k_nr" else self.priors.log_sd
             density, log_slope = _log_normal(vector[at], prior)
             value += float(density)
             slope[at] = log_slope
-        prior = FLICKER_PRIORS["relaxation_rate_per_s"]
+        prior = self.priors.relaxation_rate_per_s
         density, log_slope = _log_normal(vector[relaxation_at], prior)
         value += float(density)
         slope[relaxation_at] = log_slope

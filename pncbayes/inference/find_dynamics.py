@@ -33,6 +33,7 @@ from pncbayes.photons.exposure_curve import Exposure
 from pncbayes.photons.exposure_removal import remove_exposure
 from pncbayes.photons.exposure_search import find_exposure
 from pncbayes.photons.stream import Photons
+from pncbayes.physics.dynamics_file import DynamicsPriors, load_dynamics_priors
 from pncbayes.physics.modelfile import ModelFile, load_model
 
 __all__ = ["Corrected", "correct_exposure", "dynamics", "dynamics_of_trace"]
@@ -155,6 +156,7 @@ def dynamics_of_trace(
     rng: np.random.Generator,
     *,
     width_s: float | None = None,
+    priors: DynamicsPriors | None = None,
     on_step: Any = None,
 ) -> Dynamics:
     """Compare families of dynamics on a trace; see `dynamics`."""
@@ -175,7 +177,7 @@ def dynamics_of_trace(
         concentration=concentration,
     )  # fmt: skip
     levels = [_levels_of(data, mode, point) for mode, point in found]
-    return compare_dynamics(data, spec, levels, rng, on_step=on_step)
+    return compare_dynamics(data, spec, levels, rng, priors=priors, on_step=on_step)
 
 
 def dynamics(
@@ -184,6 +186,7 @@ def dynamics(
     width_s: float | None = None,
     max_states: int = 6,
     model: str | Path | ModelFile = "free",
+    families: str | Path = "flicker",
     response: Any = None,
     exposure: Exposure | bool = True,
     random_seed: int | np.random.Generator | None = None,
@@ -204,7 +207,9 @@ def dynamics(
     max_states
         Most levels, 1 to 12.
     model
-        Priors, as in `pncbayes.fit`.
+        Priors of levels and rates, as in `pncbayes.fit`.
+    families
+        Priors of flicker, hidden states and bleaching: the shipped file, or the path of another.
     response
         Instrument response, as in `pncbayes.bin_photons`; for photons only.
     exposure
@@ -226,7 +231,7 @@ def dynamics(
     ValueError
         If an argument is wrong, or the data are counts of a camera.
     """
-    spec = load_model(model)
+    spec, priors = load_model(model), load_dynamics_priors(families)
     check_flags(progressbar=progressbar)
     most = check_whole_number("max_states", max_states, 1, _MOST_STATES)
     check_exposure(exposure)
@@ -237,4 +242,6 @@ def dynamics(
     with progress(40, progressbar) as step:
         step("exposure")
         corrected = correct_exposure(trace, exposure)
-        return dynamics_of_trace(corrected.trace, spec, most, rng, width_s=width_s, on_step=step)
+        return dynamics_of_trace(
+            corrected.trace, spec, most, rng, width_s=width_s, priors=priors, on_step=step
+        )

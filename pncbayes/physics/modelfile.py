@@ -132,6 +132,11 @@ def load_model(model: str | os.PathLike[str] | ModelFile) -> ModelFile:
             f"{path}: a structured model, for `pncbayes.build` and `pncbayes.compare_models`; "
             "`fit` takes one whose decays are free, as 'free' is"
         )
+    if content.get("family") == "dynamics":
+        raise ModelFileError(
+            f"{path}: priors of flicker, for `families` of `pncbayes.dynamics`; `fit` takes a "
+            "model of levels, as 'free' is"
+        )
     return _parse(content, text, path)
 
 
