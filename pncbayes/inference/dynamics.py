@@ -109,7 +109,7 @@ class Dynamics:
 
     @property
     def flicker_probability(self) -> dict[str, float]:
-        """P(flicker), and of each kind; a drift is none, nor is what is smaller than the priors' `least_log_sd`."""
+        """P(flicker), and of each kind; a drift is none, nor what is below ``least_log_sd``."""
         kinds = {"common": 0.0, "level": 0.0, "k_nr": 0.0}
         for one, probability, log_sd in zip(
             self.optima, self.probability, self.log_sd, strict=True

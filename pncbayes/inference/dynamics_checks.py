@@ -12,7 +12,7 @@ from scipy.signal import lfilter
 
 from pncbayes.inference.checks import autocorrelation, replicate_p_value
 from pncbayes.inference.dynamics_posterior import DynamicsPosterior
-from pncbayes.inference.dynamics_search import Optimum
+from pncbayes.inference.dynamics_search import LEAST_CURVATURE, Optimum
 from pncbayes.physics.flicker import brightness_factors, rate_factors
 from pncbayes.physics.state_path import simulate_jumps
 
@@ -26,8 +26,6 @@ _LAGS_PER_DECADE = 4
 _LONGEST_LAG_S = 10.0
 _LEVEL_GROUPS = 8
 _DWELL_BINS_PER_DECADE = 4
-# Standard deviations of the smallest direction of a posterior that are believed.
-_LEAST_CURVATURE = 0.05
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def draw_points(optimum: Optimum, n_draws: int, rng: np.random.Generator) -> lis
     _, _, parts = posterior.gradient(optimum.vector)
     scale = 1.0 / np.sqrt(posterior.curvature(optimum.vector, parts))
     values, vectors = np.linalg.eigh(optimum.hessian * scale[:, None] * scale)
-    spread = vectors / np.sqrt(np.maximum(values, _LEAST_CURVATURE))
+    spread = vectors / np.sqrt(np.maximum(values, LEAST_CURVATURE))
     low, high = posterior.bounds()
     draws = []
     for _ in range(n_draws):

@@ -21,6 +21,8 @@ _ROUNDS = 3
 _SETTLED = 0.2
 # Gain of a step, in nats, below which a climb ends.
 _TOLERANCE = 2e-3
+# Curvature over that of known levels and flicker below which none is believed.
+LEAST_CURVATURE = 1e-3
 # Step of a finite difference over the scale of the coordinate.
 _STEP = 0.05
 # Lags of the residual autocorrelation, in bins, up to a share of the recording.
@@ -218,8 +220,9 @@ def _directions(posterior: DynamicsPosterior, diagonal: Array) -> Array:
 def log_volume(hessian: Array, scale: Array) -> float:
     """Log of the volume of a normal density of that curvature."""
     values = np.linalg.eigvalsh(hessian * scale[:, None] * scale)
-    # a direction that is flat or curved up has at most the volume of its scale
-    values = np.maximum(values, 0.05)
+    # a flicker leaves the brightness far less certain than known levels would; what is flat or
+    # curved up beyond that has no more volume
+    values = np.maximum(values, LEAST_CURVATURE)
     half_log = 0.5 * float(np.log(values).sum()) - float(np.log(scale).sum())
     return 0.5 * values.size * float(np.log(2.0 * np.pi)) - half_log
 
