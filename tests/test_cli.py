@@ -367,7 +367,7 @@ def test_usage_errors_have_the_same_status() -> None:
     ("options", "parts"),
     [
         (("--max-states", 0), ("`max_states` must be a whole number from 1 to 12", "got 0")),
-        (("--model", "fre"), ("no model named 'fre'", "auger, free, ")),
+        (("--model", "fre"), ("no model named 'fre'", "auger, flicker, free, ")),
         (("--width-ms", 1e9), ("`width_s` must be at most", "got 1000000.0 s")),
         (("--response", "nowhere.ptu"), ("nowhere.ptu", "no such file")),
     ],

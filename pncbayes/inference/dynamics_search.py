@@ -257,8 +257,9 @@ def merged_levels(point: DynamicsPoint, occupancy: Array, n_levels: int) -> Dyna
         keep = np.delete(np.arange(len(signal)), k + 1)
         signal, time = signal[keep], time[keep]
         rates = rates[np.ix_(keep, keep)].copy()
-        np.fill_diagonal(rates, 0.0)
-    return DynamicsPoint(signal, np.maximum(rates, 1e-3), np.empty(0))
+    rates = np.maximum(rates, 1e-3)
+    np.fill_diagonal(rates, 0.0)
+    return DynamicsPoint(signal, rates, np.empty(0))
 
 
 def residual_flicker(totals: Array, expected: Array, width_s: float) -> tuple[float, float]:

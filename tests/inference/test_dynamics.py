@@ -173,7 +173,10 @@ def test_laplace_of_a_flicker_agrees_with_importance_sampling() -> None:
 )
 def test_slopes_of_the_density(family: Family) -> None:
     rng = np.random.default_rng(4)
-    posterior = DynamicsPosterior(small_data(counts_of("both")[:300]), MODEL, family, 2, 9)
+    counts = counts_of("both")[:300]
+    if family.bleaching:
+        counts = np.concatenate([rng.poisson(80.0, 150), rng.poisson(20.0, 150)])
+    posterior = DynamicsPosterior(small_data(counts), MODEL, family, 2, 9)
     n = posterior.n_states
     point = DynamicsPoint(
         np.array([[8e3], [2e3], [2e3]])[:n], np.full((n, n), 1.3), np.array([0.2]), 2.0
