@@ -305,12 +305,22 @@ class _Search:
         """Let levels that emit alike be hidden states of one level, while that is better."""
         while best.n_levels > 1:
             pairs = alike_pairs(best)
-            tried = [self.add(*self.start_of(best, *tied_family(best, i, j))) for i, j in pairs[:2]]
-            better = [one for one in tried if one.log_evidence > best.log_evidence]
+            tried = [self._tied_pair(best, i, j) for i, j in pairs[:2]]
+            better = [
+                one for one in tried if one is not None and one.log_evidence > best.log_evidence
+            ]
             if not better:
                 return best
             best = max(better, key=lambda one: one.log_evidence)
         return best
+
+    def _tied_pair(self, best: Optimum, i: int, j: int) -> Optimum | None:
+        """Two levels as one; None where a glance says that they are two."""
+        family, n_levels, [(posterior, start)] = self.start_of(best, *tied_family(best, i, j))
+        value, start = glance(posterior, start, 2 * _GLANCE_STEPS)
+        if value < best.log_density - _HOPELESS:
+            return None
+        return self.add(family, n_levels, [(posterior, start)])
 
     def hidden(self, best: Optimum) -> Optimum:
         """Add hidden states, whose dwell times differ, to one level after the other."""
