@@ -115,8 +115,13 @@ def _flicker_common(rng: np.random.Generator) -> tuple[dict[str, Any], str]:
 
 def _flicker_k_nr(rng: np.random.Generator) -> tuple[dict[str, Any], str]:
     n = int(rng.integers(1, 4))
-    # a rate that is added shortens all decays alike only where they are alike
+    # lifetimes follow the brightness: that is what one added rate does to one exponential, and to
+    # levels that decay alike
     settings = _plain(n, rng, "hot") | {"flicker": _flicker(rng, changes_lifetime=True)}
+    settings["states"] = tuple(
+        SimulatedState(rate_per_s=one.rate_per_s, lifetimes_ns=LIFETIME_NS[:1])
+        for one in settings["states"]
+    )
     return settings, "flickering" if n == 1 else "both"
 
 

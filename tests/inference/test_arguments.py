@@ -39,6 +39,8 @@ OF_BOTH: list[tuple[str, Any]] = [
 ]
 OF_FIT: list[tuple[str, Any]] = [
     *(("mechanisms", value) for value in FLAGS),
+    *(("dynamics", value) for value in FLAGS),
+    *(("exposure", value) for value in ("yes", 1.0, None, [1.0, 2.0])),
     *(("exciton", value) for value in (2.0e4, (2.0e4, 5.0), "exciton", {"lifetime_ns": 5.0})),
     *(("progressbar", value) for value in FLAGS),
     *(("strict", value) for value in FLAGS),
