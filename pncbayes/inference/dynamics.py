@@ -23,8 +23,10 @@ Array = NDArray[np.float64]
 
 VERDICTS = ("steady", "blinking", "flickering", "both", "not identified")
 
-# One that is slower than this share of the recording is a drift.
+# One that is slower than this share of the recording is a drift, and one that is forgotten within
+# so many bins is noise of single bins.
 _SLOWEST = 0.25
+_FEWEST_BINS = 4.0
 # Probability above which a verdict is given, and p-value at which a check has failed.
 _SURE = 0.8
 _FAILED = 1.0 / 151.0
@@ -196,8 +198,8 @@ def is_flicker(one: Optimum, log_sd: float) -> bool:
     """Whether a fluctuation is large enough, and fast enough, to be called flicker."""
     if not one.posterior.family.flicker or log_sd < one.posterior.priors.least_log_sd:
         return False
-    duration_s = one.posterior.data.duration_s
-    return bool(1.0 / one.point.relaxation_rate_per_s < _SLOWEST * duration_s)
+    data, time_s = one.posterior.data, 1.0 / one.point.relaxation_rate_per_s
+    return bool(_FEWEST_BINS * data.width_s < time_s < _SLOWEST * data.duration_s)
 
 
 def _log_prior(one: Optimum, kinds: set[str]) -> float:

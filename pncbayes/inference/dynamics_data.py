@@ -17,6 +17,10 @@ __all__ = ["dynamics_data", "merge_gates"]
 Array = NDArray[np.float64]
 
 _MOST_GATES = 8
+# Parts of a gate that have delays of their own.
+_PARTS = 5
+# Lifetimes after which photons count as if they came then, and rounds in which that is settled.
+_LONGEST, _ROUNDS = 4.0, 3
 # Share of the dimmest bins' counts that the background may be at most.
 _MOST_BACKGROUND = 0.95
 
@@ -92,24 +96,26 @@ def _delay_table(trace: xr.Dataset, signal: Array, first: NDArray[np.int64]) -> 
     start = np.asarray(trace["gate_start_ns"].values, dtype=np.float64)
     stop = np.asarray(trace["gate_stop_ns"].values, dtype=np.float64)
     pulse = float(trace.attrs.get("pulse_ns", np.nan))
-    period = float(trace.attrs.get("period_ns", np.nan))
-    if not (np.isfinite(pulse) and np.isfinite(period)):
+    if not np.isfinite(pulse) or stop.max() <= pulse:
         return None
-    # what comes before the pulse was excited by the one before
-    shift = np.where(0.5 * (start + stop) < pulse, period, 0.0)
-    begin, end = start + shift - pulse, stop + shift - pulse
-    middle = np.maximum(0.5 * (begin + end), 0.0)
-    lifetime = float(signal @ middle / signal.sum())
-    # within a wide gate the photons come early
-    length = end - begin
-    ratio = np.clip(length / max(lifetime, 1e-9), 1e-6, 50.0)
-    centre = begin + length * (1.0 / ratio - 1.0 / np.expm1(ratio))
-    centre = np.maximum(centre, 0.0)
-    lifetime = float(signal @ centre / signal.sum())
+    begin, end = np.maximum(start - pulse, 0.0), np.maximum(stop - pulse, 0.0)
+    # what comes before the pulse is hardly light of the dot: it has no delay to follow a rate by
+    after = end > begin
+    lifetime = float(signal[after] @ (0.5 * (begin + end))[after] / signal[after].sum())
+    # within a wide gate the photons come early: parts of equal weight under one exponential
+    at = (np.arange(_PARTS) + 0.5) / _PARTS
+    for _ in range(_ROUNDS):
+        share = -np.expm1(-np.clip((end - begin) / max(lifetime, 1e-9), 1e-6, 50.0))
+        parts = begin[:, None] - lifetime * np.log1p(-at * share[:, None])
+        # the far tail is background that was not taken off: a slower decay must not raise it
+        parts = np.where(after[:, None], np.minimum(parts, _LONGEST * lifetime), 0.0)
+        lifetime = float(signal[after] @ parts[after].mean(axis=1) / signal[after].sum())
     groups = np.append(first, signal.size)
-    most = int(np.diff(groups).max())
+    most = int(np.diff(groups).max()) * _PARTS
     delay, weight = np.zeros((first.size, most)), np.zeros((first.size, most))
     for group, (low, high) in enumerate(itertools.pairwise(groups)):
-        delay[group, : high - low] = centre[low:high]
-        weight[group, : high - low] = signal[low:high] / signal[low:high].sum()
+        own = parts[low:high].ravel()
+        delay[group, : own.size] = own
+        shares = np.repeat(signal[low:high] / signal[low:high].sum(), _PARTS)
+        weight[group, : own.size] = shares / _PARTS
     return DelayTable(delay, weight, lifetime)

@@ -180,10 +180,11 @@ class _Search:
             for bare in self._bare(n_levels):
                 sd, rate = self._residual(bare.point)
                 posterior = self.posterior(family, n_levels, _FIRST_POINTS)
+                # half of the decay non-radiative: its rate fluctuates twice as much as the light
+                amplitude = (2.0 if family.flicker == "k_nr" else 1.0) * np.clip(sd, 0.03, 1.0)
                 point = replace(
-                    bare.point, amplitude=np.array([np.clip(sd, 0.03, 1.0)]),
-                    relaxation_rate_per_s=rate,
-                )  # fmt: skip
+                    bare.point, amplitude=np.array([amplitude]), relaxation_rate_per_s=rate
+                )
                 value, vector = glance(posterior, posterior.pack(point), 2 * _GLANCE_STEPS)
                 seen.append((value, vector, posterior))
             starts[n_levels] = _apart(sorted(seen, key=lambda one: -one[0]))
@@ -263,14 +264,8 @@ class _Search:
         top = self.best_of(base)
         if top is None or (family.flicker == "level" and top.n_levels < 2):
             return None
-        point = top.point
-        if family.flicker == "k_nr" and base.flicker != "k_nr":
-            # half of the decay non-radiative: the rate fluctuates twice as much as the light
-            point = replace(
-                point, amplitude=2.0 * point.amplitude[:1], non_radiative_rate_per_ns=np.nan
-            )
         posterior = self.posterior(family, top.n_levels, top.posterior.grid.n_points)
-        start = posterior.pack(point)
+        start = posterior.pack(top.point)
         if family.flicker != base.flicker:
             value, start = glance(posterior, start, 2 * _GLANCE_STEPS)
             if value < top.log_density - _OTHER_KIND:
@@ -397,7 +392,7 @@ def search_families(
     best = search.best_of(common)
     if search.flickers(best):
         if data.delays is not None:
-            search.instead(Family("k_nr"), common)
+            search.flicker(Family("k_nr"))
         if best is not None and _figure(best) > search.best - _WORTH:
             search.instead(Family("level"), common)
     tops = [search.best_of(Family(kind)) for kind in ("", "common", "k_nr", "level")]
