@@ -251,9 +251,12 @@ def fit(
         if named is not None:
             source = str(trace.attrs.get("response_source", ""))
             named.attrs["response_is_estimated"] = int(source.startswith("estimated"))
+    if moving is not None and by_family is not None:
+        # levels alone are not what the answer rests on
+        p_values, wide, narrow = moving.checks.p_values, probability, probability
     judgement = judge(
         evidences, probability, (wide, narrow), p_values, grid, draws, stats,
-        likelihood.nodes_too_few,
+        likelihood.nodes_too_few, capped=by_family is None,
     )  # fmt: skip
     told = [] if moving is None else [*moving.reasons, *moving.remarks]
     # what casts doubt on the answer itself comes first

@@ -65,6 +65,8 @@ def judge(
     draws: list[Parameters],
     stats: Mapping[str, Any],
     nodes_too_few: float = 1.0,
+    *,
+    capped: bool = True,
 ) -> Judgement:
     """Hold a fit against its diagnostics.
 
@@ -84,13 +86,15 @@ def judge(
         What the sampler says of its draws.
     nodes_too_few
         Nodes wanted inside a bin over those used, of the likelihood.
+    capped
+        Whether the largest number of states is a limit, and not what another family asks for.
 
     Returns
     -------
     Judgement
     """
     best = int(np.argmax(probability))
-    failures = _evidence_failures(evidences, probability)
+    failures = _evidence_failures(evidences, probability, capped)
     failures += _check_failures(p_values)
     if any(int(np.argmax(other)) != best for other in sensitivity):
         failures.append(
@@ -120,7 +124,7 @@ def judge(
     return Judgement(tuple(failures), (remark,))
 
 
-def _evidence_failures(evidences: list[Evidence], probability: Array) -> list[str]:
+def _evidence_failures(evidences: list[Evidence], probability: Array, capped: bool) -> list[str]:
     notes = []
     for one, share in zip(evidences, probability, strict=True):
         if share > 0.02 and one.method == "rough":
@@ -135,7 +139,7 @@ def _evidence_failures(evidences: list[Evidence], probability: Array) -> list[st
             )
     best = int(np.argmax(probability))
     number = evidences[best].n_states
-    if best == len(evidences) - 1 and number > 1:
+    if capped and best == len(evidences) - 1 and number > 1:
         notes.append(
             f"the most states allowed ({number}) are the most probable: read it as {number} or "
             "more; a continuous change of brightness buys discrete states without end"
