@@ -9,11 +9,17 @@ import xarray as xr
 
 import pncbayes as pnc
 from pncbayes.errors import ModelFileError
-from pncbayes.inference.dynamics import Dynamics
+from pncbayes.inference.dynamics import Dynamics, brightness_sd, is_flicker
 from pncbayes.inference.dynamics_checks import check_dynamics, replicate
 from pncbayes.inference.dynamics_point import DynamicsData, DynamicsPoint, Family
 from pncbayes.inference.dynamics_posterior import DynamicsPosterior
-from pncbayes.inference.dynamics_search import climb, evidence_at, merged_levels, residual_flicker
+from pncbayes.inference.dynamics_search import (
+    Optimum,
+    climb,
+    evidence_at,
+    merged_levels,
+    residual_flicker,
+)
 from pncbayes.physics.dynamics_file import load_dynamics_priors
 from pncbayes.physics.modelfile import load_model
 from pncbayes.physics.simulate import Flicker, SimulatedState, SimulationSettings, simulate
@@ -298,3 +304,25 @@ def test_a_fit_holds_its_dynamics(tmp_path) -> None:
     assert plain.verdict is None
     with pytest.raises(ValueError, match="dynamics=True"):
         pnc.plot_dynamics(plain)
+
+
+@pytest.mark.parametrize(
+    ("relaxation_per_s", "log_sd", "flickers"),
+    [(2.0, 0.2, True), (2.0, 0.02, False), (0.05, 0.2, False), (45.0, 0.2, False)],
+)
+def test_a_drift_noise_of_single_bins_and_a_trifle_are_no_flicker(
+    relaxation_per_s: float, log_sd: float, flickers: bool
+) -> None:
+    posterior = DynamicsPosterior(small_data(counts_of("steady")), MODEL, Family("common"), 1, 9)
+    point = DynamicsPoint(np.array([[8e3]]), np.zeros((1, 1)), np.array([log_sd]), relaxation_per_s)
+    one = Optimum(posterior, posterior.pack(point), 0.0, 0.0)
+    assert is_flicker(one, brightness_sd(one)) == flickers
+
+
+def test_a_dot_that_bleaches_is_said_to() -> None:
+    rng = np.random.default_rng(7)
+    counts = np.concatenate([rng.poisson(80.0, 1200), rng.poisson(3.0, 1000)])
+    one = pnc.dynamics(trace_of(counts), max_states=3, random_seed=1, progressbar=False)
+    assert one.verdict == "blinking", one.reasons
+    assert one.best.n_levels == 2
+    assert one.table.query("bleaching")["probability"].sum() > 0.5
