@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -113,6 +114,14 @@ class ProductLikelihood:
         if n_nodes is None:
             n_nodes = choose_n_nodes(self.emission.totals, most=12)
         self.nodes, self.node_weights = pair_nodes(n_nodes)
+
+    def coarser(self, n_nodes: int) -> ProductLikelihood:
+        """Return the same with no more than so many nodes: to tell in which bins levels switch."""
+        if self.nodes.size <= n_nodes:
+            return self
+        other = copy(self)
+        other.nodes, other.node_weights = pair_nodes(n_nodes)
+        return other
 
     # ------------------------------------------------------------------------ columns
 
@@ -327,11 +336,13 @@ class ProductLikelihood:
         extra_variance: Array | None = None,
         *,
         tolerance: float = 0.5,
+        share: float = 0.0,
     ) -> ProductActive | None:
         """Bins of each pair of levels whose probability of a switch is not negligible here.
 
-        The bins left out hold, for each pair and all together, at most `tolerance` switches; what
-        that takes from the log-likelihood here is added back as a constant. None for one level.
+        The bins left out hold, for each pair and all together, at most `tolerance` switches or the
+        `share` of its switches, whichever is more; what that takes from the log-likelihood here is
+        added back as a constant. None for one level.
         """
         n_levels, n_points, _ = means.shape
         if n_levels == 1:
@@ -346,10 +357,15 @@ class ProductLikelihood:
             return None
         bins: list[Index] = []
         for pair, (i, j) in enumerate(self._pairs(n_levels)):
-            share, _ = kernels.gather_mass(
+            spent, _ = kernels.gather_mass(
                 mass, everything.at[pair], mixed[pair], i, j, weights[pair], n_points
             )
-            bins.append(np.flatnonzero(share.sum(axis=1) > tolerance / self.n_bins))
+            switches = spent.sum(axis=1)
+            # from the least on, as many bins as together hold no more than may be left out
+            order = np.argsort(switches, kind="stable")
+            held = np.cumsum(switches[order])
+            left = int(np.searchsorted(held, max(tolerance, share * held[-1])))
+            bins.append(np.sort(order[left:]))
         has = np.zeros(self.n_bins, dtype=bool)
         for some in bins:
             has[some] = True

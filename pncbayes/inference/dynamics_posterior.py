@@ -28,8 +28,9 @@ __all__ = ["DynamicsPosterior"]
 
 Array = NDArray[np.float64]
 
-# Points of the flicker that do to tell in which bins levels switch.
+# Points of the flicker, and nodes, that do to tell in which bins levels switch.
 _POINTS_TO_FOCUS = 9
+_NODES_TO_FOCUS = 5
 # Correlation times shorter than this number of bins are noise of single bins.
 _FEWEST_BINS_OF_CORRELATION = 2.0
 
@@ -308,15 +309,18 @@ class DynamicsPosterior:
             return np.ones((1, 1))
         return self.grid.transition(point.relaxation_rate_per_s, self.data.width_s)
 
-    def focus(self, vector: Array, *, tolerance: float = 0.5) -> None:
-        """Consider switches only in bins where they matter around a point."""
+    def focus(self, vector: Array, *, tolerance: float = 0.5, share: float = 0.0) -> None:
+        """Consider switches only in bins where they matter around a point.
+
+        At most `tolerance` switches of each pair of levels, or the `share` of them, are left out.
+        """
         # where levels switch is seen on a coarse grid of the flicker as well
         coarse = self.with_points(_POINTS_TO_FOCUS) if self.grid.n_points > 1 else self
         point = self.unpack(vector)
         _, means, extra, _ = coarse.expected(point)
-        self.active = self.likelihood.choose_active(
+        self.active = self.likelihood.coarser(_NODES_TO_FOCUS).choose_active(
             means, point.transition_rate_per_s, coarse.transition(point),
-            coarse.grid.stationary, extra, tolerance=tolerance,
+            coarse.grid.stationary, extra, tolerance=tolerance, share=share,
         )  # fmt: skip
 
     def log_likelihood(self, vector: Array) -> float:

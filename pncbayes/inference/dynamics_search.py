@@ -13,12 +13,19 @@ from pncbayes.hmm.product_likelihood import ProductGradient
 from pncbayes.inference.dynamics_point import DynamicsPoint
 from pncbayes.inference.dynamics_posterior import DynamicsPosterior
 
-__all__ = ["Optimum", "climb", "evidence_at", "glance", "merged_levels", "residual_flicker"]
+__all__ = [
+    "Optimum", "climb", "evidence_at", "glance", "merged_levels", "residual_flicker",
+    "seen_at",
+]  # fmt: skip
 
 Array = NDArray[np.float64]
 
-_ROUNDS = 3
+_ROUNDS = 4
 _SETTLED = 0.2
+# Share of its switches that a climb may leave out of a pair of levels: rates are low by as much.
+_LOOSE = 0.02
+# Gains of the last round that a climb has to be behind, to be given up.
+_GIVEN_UP = 4.0
 # Gain of a step, in nats, below which a climb ends.
 _TOLERANCE = 2e-3
 # Curvature over that of known levels and flicker below which none is believed.
@@ -98,7 +105,7 @@ def _quasi_newton(
 def glance(posterior: DynamicsPosterior, vector: Array, n_steps: int) -> tuple[float, Array]:
     """Log density after a few steps, and where; bins with switches are chosen once."""
     vector = np.clip(vector, *posterior.bounds())
-    posterior.focus(vector)
+    posterior.focus(vector, share=_LOOSE)
     _, _, parts = posterior.gradient(vector)
     vector, value = _quasi_newton(posterior, vector, parts, n_steps)
     return value, vector
@@ -110,6 +117,9 @@ def climb(
     *,
     max_steps: int = 60,
     rounds: int = _ROUNDS,
+    most_points: int | None = None,
+    floor: float = -np.inf,
+    exact: bool = False,
 ) -> Optimum:
     """Climb to a maximum; the grid of the flicker is made as fine as the photons ask for.
 
@@ -121,20 +131,36 @@ def climb(
         Where to begin.
     max_steps, rounds
         Steps of a round, and rounds at most: bins with switches are chosen anew in each.
+    most_points
+        Points of the flicker at most: a coarse grid tells what is far behind.
+    floor
+        Quick figure of the evidence that has to be within reach for the climb to go on.
+    exact
+        Whether next to no switch may be left out.
     """
+    share = 0.0 if exact else _LOOSE
     vector = np.clip(vector, *posterior.bounds())
-    posterior.focus(vector)
+    posterior.focus(vector, share=share)
     for number in range(rounds):
         before, _, parts = posterior.gradient(vector)
         # far from the top, bins and points that were chosen at the start mislead
         steps = max_steps if number else max_steps // 3
         vector, value = _quasi_newton(posterior, vector, parts, steps)
+        reach = value + _GIVEN_UP * max(value - before, 1.0)
+        if reach + _quick_volume(posterior, vector, parts) < floor:
+            break
         wanted = _points_at(posterior, vector)
+        wanted = wanted if most_points is None else min(wanted, most_points)
         if posterior.family.flicker and _differs(wanted, posterior.grid.n_points):
             posterior = posterior.with_points(wanted)
         elif value < before + _SETTLED:
             break
-        posterior.focus(vector)
+        posterior.focus(vector, share=share)
+    return seen_at(posterior, vector)
+
+
+def seen_at(posterior: DynamicsPosterior, vector: Array) -> Optimum:
+    """What a place is worth, wherever a climb or a glance ended."""
     value, _, parts = posterior.gradient(vector)
     return Optimum(
         posterior, vector, float(value), parts.value,

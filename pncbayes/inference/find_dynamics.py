@@ -44,6 +44,8 @@ _MOST_STATES = 12
 # Bins of all families together are no more than this: cost grows with them.
 _MOST_BINS = 8_000
 _WIDEST_S = 0.01
+# Levels more, each worse than those before, after which no more are tried.
+_WORSE_AND_WORSE = 2
 _SEED = 20_261_202
 
 
@@ -132,13 +134,20 @@ def _find_levels(
     """Best mode of one to `most` levels without flicker."""
     likelihood = BinnedLikelihood(counts, width_s)
     found: list[tuple[Mode, Parameters]] = []
-    simpler = None
+    simpler, worse = None, 0
     for number in range(1, most + 1):
         posterior = working_posterior(likelihood, spec, number)
         mode = find_modes(posterior, counts, width_s, simpler, rng, n_starts=4, n_climbs=1)[0]
         settle(posterior, mode)
         simpler = posterior.unpack(mode.vector)
+        if found and mode.log_density < found[-1][0].log_density:
+            worse += 1
+        else:
+            worse = 0
         found.append((mode, simpler))
+        # a prior that costs more than the photons gain, several times: so it goes on
+        if worse == _WORSE_AND_WORSE:
+            break
     return found
 
 
