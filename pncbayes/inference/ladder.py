@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,10 @@ from pncbayes.inference.ladder_posterior import (
     LadderPosterior,
     LadderPriors,
 )
+from pncbayes.photons.dwell_times import threshold_dwell_times
+from pncbayes.physics.ladder import Ladder
 from pncbayes.physics.modelfile import ModelFile, load_model
+from pncbayes.physics.state_path import StatePath
 
 __all__ = ["DwellPosterior", "LadderFit", "LadderPriors", "fit_ladder"]
 
@@ -37,6 +40,10 @@ Array = NDArray[np.float64]
 _FEWEST_BINS = 20
 # A difference in nats up to which Laplace and importance sampling agree.
 _AGREE = 1.0
+# The longest dwells of a level are compared with those of this many records drawn from the fit; a
+# share of records as abrupt as this, or less, is a warning.
+_N_RECORDS, _ABRUPT = 200, 0.01
+_LONGEST = (5, 10, 20, 40)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +58,10 @@ class LadderFit:
         Bin width in s, number of bins, slots of a bin.
     warnings
         What a reader of the numbers has to know; empty if nothing.
+    abrupt
+        By level with a ladder in the first dynamics, of the records drawn from the fit the share
+        whose longest dwells are as equal as those at hand: next to none where the law is cut off
+        sooner than exponentially. Levels with few dwells are left out.
     """
 
     posteriors: dict[str, DwellPosterior]
@@ -58,6 +69,7 @@ class LadderFit:
     n_bins: int
     n_slots: int
     warnings: tuple[str, ...]
+    abrupt: dict[str, float] = field(default_factory=dict)
 
     @property
     def best(self) -> str:
@@ -116,6 +128,7 @@ class LadderFit:
             }
             if name != first:
                 found[f"log_bayes_factor_{first}_{name}"] = self.log_bayes_factor(first, name)
+        found |= {f"abrupt_{level}": share for level, share in self.abrupt.items()}
         found |= {"width_s": self.width_s, "n_bins": self.n_bins}
         found["warnings"] = "; ".join(self.warnings)
         return found
@@ -139,7 +152,9 @@ def fit_ladder(
     The density of the dwell times of a level is t^-alpha exp(-t / truncation) from the shortest
     dwell time on, which both levels share. Dwells shorter than that are not in the law; the start
     is blurred by the stages of the delay, so that with 6 of them one delay in twenty is shorter
-    than half of it. What a dot does on still shorter times is averaged into its two levels.
+    than half of it. How the law goes on from there is a parameter of each level, its onset, which
+    exponents are averaged over. What a dot does on still shorter times is averaged into its two
+    levels.
 
     Parameters
     ----------
@@ -201,9 +216,10 @@ def fit_ladder(
     data = LadderData(data_counts, width_s, expected_s)
     found = {}
     notes: list[str] = []
+    abrupt: dict[str, float] = {}
     for name in names:
         posterior = LadderPosterior(
-            data, believed, name, shortest_s, n_steps=n_steps, n_delays=n_delays
+            data, believed, name, shortest_s, n_steps=n_steps, n_delays=n_delays, free_onset=True
         )
         one, reliable = sample(posterior, climb(posterior, data_counts), n_draws, rng)
         found[name] = one
@@ -217,7 +233,78 @@ def fit_ladder(
                 f"evidence of {name}: {one.log_evidence:.1f} by importance sampling, "
                 f"{one.laplace:.1f} by Laplace; the posterior is far from normal"
             )
-    return LadderFit(found, float(width_s), data.n_bins, data.n_slots, tuple(notes))
+        if name == names[0] and any(posterior.has_ladder):
+            abrupt = _abrupt(posterior, one, data_counts, rng)
+    for level, share in abrupt.items():
+        if share <= _ABRUPT:
+            notes.append(
+                f"the longest {level.upper()} dwells are more equal than those of a truncated "
+                f"power law ({100 * share:.1f} % of records drawn from the fit): the law seems to "
+                "be cut off at once, and its exponent comes out too low"
+            )
+    return LadderFit(found, float(width_s), data.n_bins, data.n_slots, tuple(notes), abrupt)
+
+
+def _simulated(
+    levels: tuple[Ladder, Ladder], rates_per_s: Array, data: LadderData, rng: np.random.Generator
+) -> Array:
+    """Counts of one record of two ladders, shape ``(n_bins,)``."""
+    duration_s = data.n_bins * data.width_s
+    n_pairs = 16 + int(duration_s / (levels[0].mean_s + levels[1].mean_s))
+    first = int(rng.integers(2))
+    ends = np.zeros(1)
+    while ends[-1] < duration_s:
+        dwells = np.stack([levels[i].draw(n_pairs, rng) for i in (first, 1 - first)], axis=1)
+        ends = np.concatenate([ends, ends[-1] + np.cumsum(dwells.ravel())])
+    starts = ends[ends < duration_s]
+    states = (np.arange(starts.size) + first) % 2
+    path = StatePath(starts, states.astype(np.int64), duration_s, 2)
+    shares = path.occupancy_per_bin(data.width_s)[: data.n_bins]
+    drawn: Array = rng.poisson(shares @ rates_per_s * data.width_s).astype(np.float64)
+    return drawn
+
+
+def _equality(counts: Array, threshold: float, sizes: dict[str, list[int]]) -> dict[str, Array]:
+    """Mean logarithm of the longest dwells over the shortest of them, by level and number."""
+    dwells = threshold_dwell_times(counts, 1.0, threshold=threshold)
+    found = {}
+    for level, wanted in sizes.items():
+        parts = [getattr(dwells, f"{level}_s"), getattr(dwells, f"{level}_censored_s")]
+        # a level that is never seen has no long dwells, as one dwell has
+        logs = np.log(np.sort(np.concatenate([*parts, [1.0]]))[::-1])
+        found[level] = np.array([(logs[:n] - logs[:n][-1]).mean() for n in wanted])
+    return found
+
+
+def _abrupt(
+    posterior: LadderPosterior, one: DwellPosterior, counts: Array, rng: np.random.Generator
+) -> dict[str, float]:
+    """Share of records drawn from the fit whose longest dwells are as equal as those seen.
+
+    A threshold sees long dwells well enough, and what it does wrong it does to both.
+    """
+    dwells = threshold_dwell_times(counts, 1.0)
+    sizes: dict[str, list[int]] = {}
+    for level, ladder in zip(("on", "off"), posterior.has_ladder, strict=True):
+        n_dwells = getattr(dwells, f"{level}_s").size
+        if ladder and n_dwells >= 4 * _LONGEST[0]:
+            sizes[level] = [n for n in _LONGEST if 4 * n <= n_dwells]
+    if not sizes:
+        return {}
+    records = [_equality(counts, dwells.threshold, sizes)]
+    for i in rng.choice(one.weights.size, _N_RECORDS, p=one.weights):
+        parameters = {str(name): float(value) for name, value in one.draws.iloc[i].items()}
+        levels = posterior.levels(posterior.coordinates(parameters))
+        rates = np.array([parameters["on_rate_per_s"], parameters["off_rate_per_s"]])
+        drawn = _simulated(levels, rates, posterior.data, rng)
+        records.append(_equality(drawn, dwells.threshold, sizes))
+    found = {}
+    for level in sizes:
+        values = np.stack([record[level] for record in records])
+        # of each record the most unusual of its numbers, by rank among all records
+        ranks = (values[:, None, :] >= values[None, :, :]).sum(axis=1).min(axis=1)
+        found[level] = float((ranks[1:] <= ranks[0]).mean())
+    return found
 
 
 def _checked_counts(counts: ArrayLike) -> Array:

@@ -19,7 +19,8 @@ the number of stages, so that the start of the law is blurred and some shorter d
 blurred start makes the law look steeper; delay and excess are therefore a little longer and
 shorter than s, such that among all these chains the one closest to a sharp power law (least
 divergence) has its exponent, within 0.04 for exponents from 1.2 to 2 and truncation times of 15 or
-more shortest ones.
+more shortest ones. Seen in bins, which blur the start further, the excess is better some 7 %
+longer than that: an `onset` of 1.07.
 Without stages the chain has the excess alone: its density is flat below s, and the power law is
 moved by s.
 
@@ -163,6 +164,14 @@ class Ladder:
         """Mean dwell time, in s."""
         return float(self.seconds.sum())
 
+    def draw(self, n_draws: int, rng: np.random.Generator) -> Array:
+        """Draw dwell times in s, shape ``(n_draws,)``."""
+        steps = np.searchsorted(np.cumsum(self.weight)[:-1], rng.random(n_draws), side="right")
+        drawn: Array = rng.exponential(1.0 / self.rate_per_s[steps])
+        if self.n_delays:
+            drawn += rng.gamma(self.n_delays, self.delay_s / self.n_delays, n_draws)
+        return drawn
+
     def excess_survival(self, time_s: ArrayLike) -> Array:
         """Probability that a dwell lasts longer than `time_s` beyond its delay."""
         times = np.asarray(time_s, dtype=np.float64)
@@ -177,6 +186,7 @@ def make_ladder(
     *,
     n_steps: int = 10,
     n_delays: int = 6,
+    onset: float = 1.0,
 ) -> Ladder:
     """Make the ladder of a truncated power law.
 
@@ -194,6 +204,9 @@ def make_ladder(
         Sub-states with an exit, 2 or more.
     n_delays
         Stages of the delay by `shortest_s`; 0 for none.
+    onset
+        What the s of the excess is multiplied with, while the delay stays: below 1 the law begins
+        with more of the shortest excesses than a power law has, above 1 with fewer.
 
     Raises
     ------
@@ -210,10 +223,12 @@ def make_ladder(
     )
     require(n_steps >= 2, "n_steps", n_steps, "2 or more")
     require(n_delays >= 0, "n_delays", n_delays, "0 or more")
+    require_positive("onset", onset)
     start_s, delay_s = float(shortest_s), 0.0
     if n_delays:
         start_s = _EXCESS_SHARE * shortest_s / (1.0 + _SPANNED * shortest_s / truncation_s)
         delay_s = shortest_s * (1.0 + _DELAY_MORE / math.sqrt(n_delays))
+    start_s *= onset
     logs = np.linspace(math.log(_LOWEST / truncation_s), math.log(_HIGHEST / start_s), int(n_steps))
     spacing = logs[1] - logs[0]
     rate = np.exp(logs)
