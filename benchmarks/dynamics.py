@@ -35,6 +35,8 @@ ALSO = [
     "hmm/product_likelihood.py", "physics/flicker.py", "inference/dynamics.py",
     "inference/dynamics_checks.py", "inference/dynamics_data.py",
     "inference/dynamics_families.py", "inference/dynamics_hidden.py",
+    "inference/dynamics_flickers.py", "inference/dynamics_store.py",
+    "inference/dynamics_pair.py", "photons/afterpulse_removal.py", "photons/afterpulse_search.py",
     "inference/dynamics_point.py", "inference/dynamics_posterior.py",
     "physics/dynamics_file.py",
     "inference/dynamics_search.py", "inference/find_dynamics.py",
@@ -44,9 +46,7 @@ ALSO = [
 def work_ours(dot: DynamicsDot, rng: np.random.Generator) -> common.Row:
     """Verdict and number of levels."""
     started = time.perf_counter()
-    found = dynamics(
-        dot.simulation.photons, max_states=MOST_STATES, random_seed=rng, progressbar=False
-    )
+    found = dynamics(dot.photons, max_states=MOST_STATES, random_seed=rng, progressbar=False)
     levels = found.n_levels
     best = found.best
     return {
@@ -72,7 +72,7 @@ def work_hmmlearn(dot: DynamicsDot, rng: np.random.Generator) -> common.Row:
     """hmmlearn's PoissonHMM on bins of 10 ms, the number of states by BIC."""
     poisson_hmm = import_module("hmmlearn.hmm").PoissonHMM
     started = time.perf_counter()
-    counts = np.bincount((dot.simulation.photons.time_s / 0.01).astype(np.int64))
+    counts = np.bincount((dot.photons.time_s / 0.01).astype(np.int64))
     mean = counts.mean()
     value = float((counts * np.log(mean) - mean - gammaln(counts + 1.0)).sum())
     bic = [-2.0 * value + np.log(counts.size)]

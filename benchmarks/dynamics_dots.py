@@ -1,30 +1,36 @@
 """Simulated dots with known dynamics: what switches, what flickers, and what the instrument adds.
 
-They are not drawn from the models that are fitted: flicker is a continuous process, lifetimes
-follow the brightness itself, excess noise is a shower of late counts, dwell times are power laws.
+They are not drawn from the models that are fitted: flicker is a continuous process; a rate that
+flickers either scales lifetimes with the brightness itself, or takes photons away one by one from
+decays of two exponentials; excess noise is afterpulses of the detectors, or a brightness that
+changes within a millisecond; dwell times are power laws.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import common  # noqa: F401  (sets one thread before NumPy is loaded)
 import numpy as np
+from dynamics_light import with_wandering_rate
 
+from pncbayes.photons.stream import Photons
 from pncbayes.physics.simulate import (
     Drift,
     Flicker,
     PeriodicModulation,
     PowerLawDwell,
     SimulatedState,
-    Simulation,
     SimulationSettings,
     simulate,
 )
 
 PERIOD_NS = 200.0
+PULSE_NS = 10.0
+# Key of what is done to the photons after they were simulated.
+WANDERING = "wandering"
 LIFETIME_NS = (8.0, 30.0)
 AMPLITUDES = (1.0, 0.08)
 # levels below it differ in what a record shows by less than its shot noise allows
@@ -37,8 +43,8 @@ class DynamicsDot:
 
     Attributes
     ----------
-    simulation
-        Photons and truth.
+    photons
+        The recording.
     verdict
         ``"steady"``, ``"blinking"``, ``"flickering"`` or ``"both"``.
     n_levels
@@ -47,7 +53,7 @@ class DynamicsDot:
         What was drawn, for the row.
     """
 
-    simulation: Simulation
+    photons: Photons
     verdict: str
     n_levels: int
     facts: dict[str, Any]
@@ -91,6 +97,7 @@ def _plain(n: int, rng: np.random.Generator, kind: str = "") -> dict[str, Any]:
         "duration_s": float(rng.uniform(30.0, 120.0)),
         "background_rate_per_s": float(0.02 * rate + 20.0),
         "period_ns": PERIOD_NS,
+        "pulse_ns": PULSE_NS,
     }
 
 
@@ -113,7 +120,7 @@ def _flicker_common(rng: np.random.Generator) -> tuple[dict[str, Any], str]:
     return settings, "flickering" if n == 1 else "both"
 
 
-def _flicker_k_nr(rng: np.random.Generator) -> tuple[dict[str, Any], str]:
+def _flicker_lifetime(rng: np.random.Generator) -> tuple[dict[str, Any], str]:
     n = int(rng.integers(1, 4))
     # lifetimes follow the brightness: that is what one added rate does to one exponential, and to
     # levels that decay alike
@@ -125,9 +132,35 @@ def _flicker_k_nr(rng: np.random.Generator) -> tuple[dict[str, Any], str]:
     return settings, "flickering" if n == 1 else "both"
 
 
+def _flicker_rate(rng: np.random.Generator) -> tuple[dict[str, Any], str]:
+    """A rate added to decays of two exponentials: `draw` takes the photons away."""
+    n = int(rng.integers(1, 4))
+    settings, flicker = _plain(n, rng, "hot"), _flicker(rng, changes_lifetime=True)
+    # share of the decay that the rate makes, when it has its median
+    share = float(rng.uniform(0.4, 0.75))
+    settings["states"] = tuple(
+        replace(one, rate_per_s=one.rate_per_s / (1.0 - share)) for one in settings["states"]
+    )
+    settings[WANDERING] = {
+        "rate_per_ns": share / (1.0 - share) / LIFETIME_NS[0],
+        "log_sd_of_rate": flicker.log_sd / share,
+        "correlation_time_s": flicker.correlation_time_s,
+        "background_rate_per_s": settings["background_rate_per_s"],
+    }
+    return settings | {"background_rate_per_s": 0.0}, "flickering" if n == 1 else "both"
+
+
+def _flicker_k_nr(rng: np.random.Generator) -> tuple[dict[str, Any], str]:
+    return (_flicker_rate if rng.random() < 0.5 else _flicker_lifetime)(rng)
+
+
 def _excess(rng: np.random.Generator) -> tuple[dict[str, Any], str]:
     settings, verdict = _discrete(rng)
-    return settings | {"afterpulse_probability": float(rng.uniform(0.05, 0.2))}, verdict
+    if rng.random() < 0.5:
+        return settings | {"afterpulse_probability": float(rng.uniform(0.05, 0.2))}, verdict
+    # half a millisecond: noise of single bins, of any width that light of this brightness allows
+    noise = Flicker(log_sd=float(rng.uniform(0.15, 0.4)), correlation_time_s=5e-4)
+    return settings | {"flicker": noise}, verdict
 
 
 def _ladder(rng: np.random.Generator) -> tuple[dict[str, Any], str]:
@@ -212,6 +245,7 @@ def draw(cell: str, rng: np.random.Generator) -> DynamicsDot:
     """Draw a dot of a cell that shows all its levels."""
     while True:
         settings, verdict = CELLS[cell](rng)
+        wandering = settings.pop(WANDERING, None)
         seed = int(rng.integers(2**31))
         dot = simulate(SimulationSettings(**settings), random_seed=seed)
         time_s = dot.path.occupancy * settings["duration_s"]
@@ -224,4 +258,10 @@ def draw(cell: str, rng: np.random.Generator) -> DynamicsDot:
     if "flicker" in settings:
         facts["log_sd"] = settings["flicker"].log_sd
         facts["correlation_time_s"] = settings["flicker"].correlation_time_s
-    return DynamicsDot(dot, verdict, len(rates), facts)
+    photons = dot.photons
+    if wandering is not None:
+        photons = with_wandering_rate(photons, pulse_ns=PULSE_NS, rng=rng, **wandering)
+        facts["log_sd"] = wandering["log_sd_of_rate"]
+        facts["correlation_time_s"] = wandering["correlation_time_s"]
+        facts["rate_per_s"] = photons.n_photons / settings["duration_s"]
+    return DynamicsDot(photons, verdict, len(rates), facts)

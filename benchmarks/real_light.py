@@ -21,7 +21,7 @@ import pandas as pd
 
 from pncbayes.inference.dynamics import Dynamics
 from pncbayes.inference.dynamics_checks import draw_points
-from pncbayes.inference.find_dynamics import correct_exposure, dynamics_of_trace
+from pncbayes.inference.find_dynamics import correct_instrument, dynamics_of_trace
 from pncbayes.inference.trace import trace_to_fit
 from pncbayes.photons.formats import read
 from pncbayes.physics.modelfile import load_model
@@ -65,7 +65,7 @@ def work(task: common.Task) -> common.Row:
     """One recording at one width; the number of the trace is the width in ms."""
     started = time.perf_counter()
     trace, _ = trace_to_fit(read(DATA / FILES[task.cell]), None, None)
-    corrected = correct_exposure(trace)
+    corrected = correct_instrument(trace)
     rng = task.generators(1)[0]
     found = dynamics_of_trace(
         corrected.trace, load_model("free"), MOST_STATES, rng, width_s=1e-3 * task.trace

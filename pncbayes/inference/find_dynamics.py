@@ -28,6 +28,7 @@ from pncbayes.inference.optimum import Mode, find_modes, settle
 from pncbayes.inference.posterior import Parameters
 from pncbayes.inference.progress import progress
 from pncbayes.inference.trace import trace_to_fit
+from pncbayes.photons.afterpulse_removal import remove_afterpulses
 from pncbayes.photons.binning import bin_photons, photons_of, rebin
 from pncbayes.photons.exposure_curve import Exposure
 from pncbayes.photons.exposure_removal import remove_exposure
@@ -36,7 +37,7 @@ from pncbayes.photons.stream import Photons
 from pncbayes.physics.dynamics_file import DynamicsPriors, load_dynamics_priors
 from pncbayes.physics.modelfile import ModelFile, load_model
 
-__all__ = ["Corrected", "correct_exposure", "dynamics", "dynamics_of_trace"]
+__all__ = ["Corrected", "correct_instrument", "dynamics", "dynamics_of_trace"]
 
 Array = NDArray[np.float64]
 
@@ -51,12 +52,12 @@ _SEED = 20_261_202
 
 @dataclass(frozen=True)
 class Corrected:
-    """A trace whose exposure was taken out.
+    """A trace from which was taken what is the instrument's.
 
     Attributes
     ----------
     trace
-        In corrected time; the one given where there is no exposure.
+        In corrected time, where there was an exposure; the one given where nothing was done.
     photons
         Behind it: to be kept as long as the trace is.
     exposure
@@ -71,8 +72,10 @@ class Corrected:
     notes: list[str]
 
 
-def correct_exposure(trace: xr.Dataset, exposure: Exposure | bool = True) -> Corrected:
-    """Take out of a trace the lines that modulate its light, or a given exposure.
+def correct_instrument(
+    trace: xr.Dataset, exposure: Exposure | bool = True, *, afterpulses: bool = True
+) -> Corrected:
+    """Take out of a trace afterpulses, and lines that modulate its light, or a given exposure.
 
     Parameters
     ----------
@@ -80,36 +83,47 @@ def correct_exposure(trace: xr.Dataset, exposure: Exposure | bool = True) -> Cor
         Made by `pncbayes.bin_photons`.
     exposure
         True to look for lines, False for none, or one that is known.
+    afterpulses
+        Whether to look for afterpulses and to leave them out.
     """
     photons = photons_of(trace) if trace.attrs["kind"] == "photons" else None
-    if photons is None or exposure is False:
+    if photons is None:
         return Corrected(trace, photons, None, [])
+    notes, kept = [], photons
+    if afterpulses:
+        removal = remove_afterpulses(photons)
+        kept = removal.photons
+        if removal.note:
+            notes.append(removal.note)
     background = float(trace.attrs.get("background_rate_per_s", 0.0))
     background = background if np.isfinite(background) else 0.0
     known = exposure if isinstance(exposure, Exposure) else None
-    if known is None:
-        known = find_exposure(photons, background_rate_per_s=background)
-    if known is None:
+    if exposure is True:
+        known = find_exposure(kept, background_rate_per_s=background)
+    if known is not None:
+        removed = remove_exposure(kept, known, background_rate_per_s=background, random_seed=_SEED)
+        kept, background = removed.photons, removed.background_rate_per_s
+        lines = ", ".join(
+            f"{line.frequency_hz:.4g} Hz (depth {line.depth:.2f})" for line in known.lines
+        )
+        if lines:
+            notes.append(
+                f"the light is modulated at {lines}, bright and dim alike: most likely the "
+                "instrument. It was taken out by counting time in units of exposure"
+            )
+    if kept is photons:
         return Corrected(trace, photons, None, [])
-    removed = remove_exposure(photons, known, background_rate_per_s=background, random_seed=_SEED)
     edges_ns = None
     if trace.sizes["gate"] > 1:
         edges_ns = np.append(trace["gate_start_ns"].values, trace["gate_stop_ns"].values[-1])
     corrected = bin_photons(
-        removed.photons,
+        kept,
         float(trace.attrs["width_s"]),
         gates=edges_ns,
         response=trace["response"].values if "response" in trace else False,
-        background_rate_per_s=removed.background_rate_per_s,
+        background_rate_per_s=background,
     )
-    lines = ", ".join(
-        f"{line.frequency_hz:.4g} Hz (depth {line.depth:.2f})" for line in known.lines
-    )
-    notes = [
-        f"the light is modulated at {lines}, bright and dim alike: most likely the instrument. It "
-        "was taken out by counting time in units of exposure"
-    ]
-    return Corrected(corrected, removed.photons, known, notes)
+    return Corrected(corrected, kept, known, notes)
 
 
 def _coarse_enough(trace: xr.Dataset, counts: Array, width_s: float) -> tuple[Array, float]:
@@ -250,7 +264,7 @@ def dynamics(
         raise ValueError("`dynamics` takes photon counts; these are counts of a camera")
     with progress(40, progressbar) as step:
         step("exposure")
-        corrected = correct_exposure(trace, exposure)
+        corrected = correct_instrument(trace, exposure)
         return dynamics_of_trace(
             corrected.trace, spec, most, rng, width_s=width_s, priors=priors, on_step=step
         )

@@ -39,7 +39,7 @@ from pncbayes.inference.dynamics_group import (
     level_probability,
     numbers_worth_a_scan,
 )
-from pncbayes.inference.find_dynamics import correct_exposure, dynamics_of_trace
+from pncbayes.inference.find_dynamics import correct_instrument, dynamics_of_trace
 from pncbayes.inference.found_evidence import Evidence
 from pncbayes.inference.gibbs import posterior_draws
 from pncbayes.inference.grid import Grid, choose_grid
@@ -175,7 +175,7 @@ def fit(
     fewest = min(spec.n_states[0], most)
     trace, notes = trace_to_fit(data, width_s, response)
     # held here: every step that bins anew would read the file again
-    corrected = correct_exposure(trace, exposure)
+    corrected = correct_instrument(trace, exposure, afterpulses=dynamics)
     trace, photons = corrected.trace, corrected.photons
     numbers = list(range(fewest, most + 1))
     hum = corrected.notes + hum_notes(photons)
