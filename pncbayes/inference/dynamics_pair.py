@@ -248,7 +248,7 @@ def compare_pair(optima: Sequence[Optimum], prior: float = _PRIOR) -> PairFindin
     Parameters
     ----------
     optima
-        What one dot may do.
+        What one dot may do, all families: a drift or noise looks like a pair beside levels alone.
     prior
         Probability of a pair beforehand.
 
