@@ -132,6 +132,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument(
         "--cell", action="append", metavar="PATTERN", help="only these cells; may be repeated"
     )
+    made.add_argument("--method", help="only this one of the methods that are compared")
     made.add_argument("--shard", default="1/1", metavar="I/N", help="the I-th of N parts")
     made.add_argument("--workers", type=int, default=1, help="processes, one thread each")
     made.add_argument("--write", action="store_true", help="write benchmarks/results/NAME.md")

@@ -198,6 +198,7 @@ def main() -> None:
     tasks += [
         common.Task(trace, cell, HMMLEARN) for trace in range(min(N_PEER, number)) for cell in cells
     ]
+    tasks = [task for task in tasks if options.method in (None, task.method)]
     rows = common.run("dynamics", tasks, work, options, also=ALSO)
     if len(rows):
         common.publish("dynamics", report(rows), options)

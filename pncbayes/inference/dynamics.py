@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 
 from pncbayes.inference.dynamics_checks import DynamicsChecks, check_dynamics
 from pncbayes.inference.dynamics_families import LevelsFound, search_families
+from pncbayes.inference.dynamics_flickers import MOST_LEVELS
+from pncbayes.inference.dynamics_pair import PairFinding, compare_pair, pair_remark
 from pncbayes.inference.dynamics_point import DynamicsData, Family
 from pncbayes.inference.dynamics_search import Optimum, log_volume
+from pncbayes.inference.dynamics_widths import OtherWidth, at_other_width, exits_per_s
+from pncbayes.photons.antibunching import AntibunchingFinding
 from pncbayes.physics.dynamics_file import DynamicsPriors, load_dynamics_priors
 from pncbayes.physics.modelfile import ModelFile
 
@@ -34,6 +38,10 @@ _FAILED = 1.0 / 151.0
 _DOUBTFUL = 0.1
 # Exits per bin above which a level is no better than noise of single bins.
 _FASTEST = 1.0
+# Of flicker, excess noise and hidden states: so many at once fit whatever there is.
+_TOO_MANY_PARTS = 3
+# Bins below which wider ones are not tried.
+_FEWEST_TO_JOIN = 200
 # Powers of the likelihood of the tempered curve.
 TEMPERING = np.geomspace(0.003, 1.0, 11)
 
@@ -58,6 +66,14 @@ class Dynamics:
         What else a reader has to know.
     checks
         Of the most probable family.
+    verdict_probability
+        Of each of `VERDICTS` but the last.
+    other_width
+        What bins twice as wide say; None where the answer was in doubt before.
+    pair
+        Two emitters in one spot against the levels of one; None where that cannot be told.
+    antibunching
+        What coincidences of two detectors say of the number of emitters, where there are any.
     """
 
     optima: Sequence[Optimum]
@@ -68,6 +84,9 @@ class Dynamics:
     remarks: tuple[str, ...]
     checks: DynamicsChecks
     verdict_probability: dict[str, float] = field(default_factory=dict)
+    other_width: OtherWidth | None = None
+    pair: PairFinding | None = None
+    antibunching: AntibunchingFinding | None = None
 
     @property
     def best(self) -> Optimum:
@@ -159,11 +178,24 @@ class Dynamics:
             else None,
             "families": self.table.to_dict("records"),
             "predictive_p_values": dict(self.checks.p_values),
+            "other_width": None if self.other_width is None else _plain(self.other_width),
+            "pair_probability": None if self.pair is None else self.pair.probability,
+            "antibunching": None if self.antibunching is None else asdict(self.antibunching),
             "tempering": {
                 "power": [float(power) for power in tempered.index],
                 "n_levels": {str(n): tempered[n].tolist() for n in tempered.columns},
             },
         }
+
+
+def _plain(width: OtherWidth) -> dict[str, object]:
+    return {
+        "width_s": width.width_s,
+        "verdict": width.kind,
+        "n_levels": width.n_levels,
+        "log_odds": width.log_odds,
+        "exits_per_s": width.exits_per_s.tolist(),
+    }
 
 
 def _tempered(one: Optimum, power: float) -> float:
@@ -223,6 +255,7 @@ def compare_dynamics(
     rng: np.random.Generator,
     *,
     priors: DynamicsPriors | None = None,
+    most_levels: int | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> Dynamics:
     """Compare levels, flicker, excess noise, hidden states and bleaching, and say what it is.
@@ -239,6 +272,8 @@ def compare_dynamics(
         Source of the replicates.
     priors
         Priors of flicker and of the families; those shipped if not given.
+    most_levels
+        Levels that were allowed; as many as there are in `levels` if not given.
     on_step
         Called with a word on each step.
 
@@ -269,24 +304,51 @@ def compare_dynamics(
     optima = [optima[k] for k in order]
     weights = np.exp(figures[order] - figures.max())
     probability = weights / weights.sum()
-    log_sd = np.array([brightness_sd(one) for one in optima])
-    checks = checked(optima[0])
-    return _judged(optima, probability, log_sd, checks, max(one.point.n_states for one in levels))
+    most = most_levels or max(one.point.n_states for one in levels)
+    return _judged(optima, probability, checked(optima[0]), most, kinds)
+
+
+def _kind(one: Optimum) -> str:
+    """One of `VERDICTS`."""
+    blinks = one.n_levels > 1
+    if is_flicker(one, brightness_sd(one)):
+        return "both" if blinks else "flickering"
+    return "blinking" if blinks else "steady"
 
 
 def _judged(
-    optima: Sequence[Optimum], probability: Array, log_sd: Array, checks: DynamicsChecks, most: int
+    optima: Sequence[Optimum],
+    probability: Array,
+    checks: DynamicsChecks,
+    most: int,
+    kinds: set[str],
 ) -> Dynamics:
     shares = dict.fromkeys(VERDICTS[:4], 0.0)
-    for one, share, sd in zip(optima, probability, log_sd, strict=True):
-        flickers, blinks = is_flicker(one, float(sd)), one.n_levels > 1
-        name = (
-            ("both" if blinks else "flickering") if flickers else "blinking" if blinks else "steady"
-        )
-        shares[name] += float(share)
+    for one, share in zip(optima, probability, strict=True):
+        shares[_kind(one)] += float(share)
     name = max(shares, key=lambda key: shares[key])
-    reasons, best = [], optima[0]
-    if shares[name] <= _SURE:
+    best = optima[0]
+    reasons = _doubts(best, shares[name], shares, checks, most)
+    width = None
+    if not reasons and best.posterior.data.counts.shape[0] >= _FEWEST_TO_JOIN:
+        width = at_other_width(optima, _kind, lambda one: _log_prior(one, kinds))
+        reasons = list(width.reasons)
+    log_sd = np.array([brightness_sd(one) for one in optima])
+    pair = compare_pair(optima)
+    remarks = [*_remarks(best, float(log_sd[0])), *filter(None, [pair_remark(pair)])]
+    verdict = "not identified" if reasons else name
+    return Dynamics(
+        optima, probability, log_sd, verdict, tuple(reasons), tuple(remarks), checks, shares, width,
+        pair,
+    )  # fmt: skip
+
+
+def _doubts(
+    best: Optimum, sure: float, shares: dict[str, float], checks: DynamicsChecks, most: int
+) -> list[str]:
+    """Why the most probable answer is not to be believed; empty where it is."""
+    reasons, family = [], best.posterior.family
+    if sure <= _SURE:
         likely = ", ".join(f"{key} {value:.2f}" for key, value in shares.items() if value > 0.02)
         reasons.append(f"no verdict is probable enough ({likely})")
     failed = checks.failed(_FAILED)
@@ -295,33 +357,23 @@ def _judged(
             "data drawn from the most probable family do not look like these: "
             + ", ".join(text.replace("_", " ") for text in failed)
         )
-    if best.n_levels >= most and best.n_levels > 2 and not best.posterior.family.flicker:
-        reasons.append(f"the most levels allowed ({most}) are the most probable")
-    exits = float(_level_exits_per_s(best).max())
+    allowed = min(most, MOST_LEVELS) if family.flicker else most
+    if best.n_levels >= allowed and best.n_levels > 2:
+        reasons.append(f"the most levels allowed ({allowed}) are the most probable")
+    extras = bool(family.flicker) + family.excess + bool(family.level_of)
+    if extras >= _TOO_MANY_PARTS:
+        reasons.append(
+            f"it takes all at once ({family.name}) to describe these data: that describes, and "
+            "identifies nothing"
+        )
+    exits = float(exits_per_s(best)[0].max())
     width_s = best.posterior.data.width_s
     if best.n_levels > 1 and exits * width_s > _FASTEST:
         reasons.append(
             f"a level is left {exits:.0f} times per s, faster than bins of {1e3 * width_s:g} ms: "
             "noise of single bins looks like that, too"
         )
-    remarks = _remarks(best, float(log_sd[0]))
-    verdict = "not identified" if reasons else name
-    return Dynamics(
-        optima, probability, log_sd, verdict, tuple(reasons), tuple(remarks), checks, shares
-    )
-
-
-def _level_exits_per_s(one: Optimum) -> Array:
-    """Exits of each level per s spent in it, hidden states together, shape ``(n_levels,)``."""
-    posterior, rates = one.posterior, one.point.transition_rate_per_s
-    occupied = posterior.gradient(one.vector)[2].occupied.sum(axis=1)
-    elsewhere = posterior.level_of[:, None] != posterior.level_of
-    leaving = np.bincount(
-        posterior.level_of, occupied * (rates * elsewhere).sum(axis=1), minlength=one.n_levels
-    )
-    time = np.bincount(posterior.level_of, occupied, minlength=one.n_levels)
-    exits: Array = leaving / np.maximum(time, 1e-9)
-    return exits
+    return reasons
 
 
 def _remarks(best: Optimum, log_sd: float) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from pncbayes.inference.posterior import Parameters
 from pncbayes.inference.progress import progress
 from pncbayes.inference.trace import trace_to_fit
 from pncbayes.photons.afterpulse_removal import remove_afterpulses
+from pncbayes.photons.antibunching import antibunching
 from pncbayes.photons.binning import bin_photons, photons_of, rebin
 from pncbayes.photons.exposure_curve import Exposure
 from pncbayes.photons.exposure_removal import remove_exposure
@@ -200,7 +201,17 @@ def dynamics_of_trace(
         concentration=concentration,
     )  # fmt: skip
     levels = [_levels_of(data, mode, point) for mode, point in found]
-    return compare_dynamics(data, spec, levels, rng, priors=priors, on_step=on_step)
+    compared = compare_dynamics(
+        data, spec, levels, rng, priors=priors, most_levels=most, on_step=on_step
+    )
+    photons = photons_of(trace)
+    coincidences = None if photons is None else antibunching(photons)
+    if coincidences is None:
+        return compared
+    remarks = compared.remarks
+    if coincidences.verdict != "not decided":
+        remarks = (*remarks, coincidences.sentence)
+    return replace(compared, antibunching=coincidences, remarks=remarks)
 
 
 def dynamics(

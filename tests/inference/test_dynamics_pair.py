@@ -9,7 +9,6 @@ from scipy import stats
 
 from pncbayes.inference.dynamics_pair import (
     PairPosterior,
-    antibunching,
     compare_pair,
     pair_evidence,
     pair_probability,
@@ -24,6 +23,7 @@ from pncbayes.inference.dynamics_search import (
     log_volume,
     merged_levels,
 )
+from pncbayes.photons.antibunching import antibunching
 from pncbayes.photons.stream import Photons
 from pncbayes.physics.modelfile import load_model
 from pncbayes.physics.simulate import SimulatedState, SimulationSettings, simulate
