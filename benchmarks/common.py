@@ -55,7 +55,9 @@ OURS = "pncbayes"
 _NOT_COUNTED = {
     "__init__.py", "alike.py", "arguments.py", "build.py", "checks.py", "compare_models.py",
     "comparison.py", "compile_ahead.py", "detection.py", "detection_arguments.py", "dynamics.py",
-    "dynamics_checks.py", "dynamics_data.py", "dynamics_families.py", "dynamics_group.py",
+    "dynamics_checks.py", "dynamics_data.py", "dynamics_families.py", "dynamics_flickers.py",
+    "dynamics_group.py", "dynamics_pair.py", "dynamics_store.py", "dynamics_verdict.py",
+    "dynamics_widths.py",
     "dynamics_hidden.py", "dynamics_point.py", "dynamics_posterior.py", "dynamics_search.py",
     "find_dynamics.py", "fit.py", "flicker_grid.py", "intervals.py", "jax_kernels.py", "jax_op.py",
     "judge.py", "label_counts.py", "label_kernels.py", "labels.py", "ladder.py", "ladder_draws.py",
