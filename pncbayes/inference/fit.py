@@ -120,7 +120,8 @@ def fit(
     dynamics
         Compare levels with flicker, excess noise, hidden states and bleaching
         (`pncbayes.dynamics`), for photon counts: half a minute or two more, and a verdict. Where a
-        flicker is more probable the number of states is that of levels that flicker.
+        flicker is more probable the number of states is that of levels that flicker. Afterpulses
+        of the detectors are left out before, where they are found.
     exposure
         True: lines in the spectrum of the light are found and taken out before anything else;
         False: they are not; or an exposure that is known.
