@@ -8,7 +8,7 @@ inferred. In the cell ``exponential`` the law is t^-a exp(-t/T); in ``sharp`` it
 nothing beyond (`PowerLawDwell`), which no ladder can be: there the truth is the truncated power law
 closest to it (least divergence), whose exponent is smaller, and one line has the exponent of the
 cut law itself. Neither law is the ladder: both begin at the shortest dwell time at once. The fit
-warns of a law that is cut off at once; how often is beside each cell.
+warns of a law that is cut off at once where it prefers the ladder; how often is beside each cell.
 
 Beside it a threshold at the midpoint and, from its dwells, the truncated power law of the highest
 likelihood and the straight line through the log-log histogram; and the prior, as if nothing had

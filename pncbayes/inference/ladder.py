@@ -235,12 +235,14 @@ def fit_ladder(
             )
         if name == names[0] and any(posterior.has_ladder):
             abrupt = _abrupt(posterior, one, data_counts, rng)
+    # where other dynamics are more probable, a ladder that looks wrong is no news
+    is_best = names[0] == max(found, key=lambda name: found[name].log_evidence)
     for level, share in abrupt.items():
-        if share <= _ABRUPT:
+        if share <= _ABRUPT and is_best:
             notes.append(
                 f"the longest {level.upper()} dwells are more equal than those of a truncated "
                 f"power law ({100 * share:.1f} % of records drawn from the fit): the law seems to "
-                "be cut off at once, and its exponent comes out too low"
+                "be cut off at once, and its exponent comes out too low; or there is no power law"
             )
     return LadderFit(found, float(width_s), data.n_bins, data.n_slots, tuple(notes), abrupt)
 
