@@ -136,6 +136,7 @@ def _rise(search: Search, family: Family, looked: dict[int, list[Seen]]) -> None
         found = search.add(
             family, n_levels, [(one[2], one[1]) for one in seen], looked=True,
             most_points=COARSE_POINTS,
+            floor=-np.inf if before is None else before.quick_log_evidence - _MORE_LEVELS,
         )  # fmt: skip
         gain = np.inf if before is None else found.log_likelihood - before.log_likelihood
         if gain < LEVEL_GAIN or not flickers(search, found):
@@ -172,4 +173,5 @@ def refine(search: Search) -> None:
         # climbed anew, on as fine a grid as it takes, and its evidence worked out
         del search.found[key]
         start = (search.posterior(family, n_levels, one.posterior.grid.n_points), one.vector)
-        done[key] = search.add(family, n_levels, [start])
+        floor = best - (_FEWER_LEVELS if fewer else _MORE_LEVELS)
+        done[key] = search.add(family, n_levels, [start], floor=floor)

@@ -137,16 +137,19 @@ class Search:
         looked: bool = False,
         least: float = -np.inf,
         most_points: int | None = None,
+        floor: float = -np.inf,
     ) -> Optimum:
         """Climb from the best start and from another that is as good at a glance.
 
         Below a log-likelihood of `least` no evidence is worked out, nor where the points of the
-        flicker are no more than `most_points`: that is for telling what is far behind.
+        flicker are no more than `most_points`: that is for telling what is far behind. A climb ends
+        early where the quick figure will hardly come up to `floor`, or to the best of all.
         """
         self.tell(f"{family.name}, {n_levels}")
         if len(starts) > 1 and not looked:
             starts = [(one[2], one[1]) for one in apart(self.look(starts))]
-        floor = self.best_quick - HOPELESS if family != Family() else -np.inf
+        if family != Family():
+            floor = max(floor, self.best_quick - HOPELESS)
         tops = [
             climb(posterior, vector, most_points=most_points, floor=floor)
             for posterior, vector in starts
