@@ -125,8 +125,8 @@ def _flicker(padded: Array, diagonals: Array, moved: Array) -> None:
     for c in range(width):
         moved[c] = first[c] * here[c]
     d = 1
-    # four, then two diagonals at a time: fewer loads and stores. Slices, because an offset that might
-    # be negative is checked at every place
+    # four, then two diagonals at a time: fewer loads and stores. Slices, because an offset that
+    # might be negative is checked at every place
     while d + 3 < n_diagonals:
         d0, d1, d2, d3 = diagonals[d], diagonals[d + 1], diagonals[d + 2], diagonals[d + 3]
         p0, p1 = padded[d : d + width], padded[d + 1 : d + 1 + width]
