@@ -18,6 +18,7 @@ from pncbayes.inference.dynamics_hidden import (
     alike_pairs,
     bleached_family,
     hidden_family,
+    joined_family,
     tied_family,
 )
 from pncbayes.inference.dynamics_point import DynamicsData, DynamicsPoint, Family
@@ -121,8 +122,12 @@ def _tied(search: Search, best: Optimum) -> Optimum:
         tried = [_tied_pair(search, best, i, j) for i, j in alike_pairs(best)[:2]]
         better = [one for one in tried if one is not None and one.log_evidence > best.log_evidence]
         if not better:
-            return best
+            break
         best = max(better, key=lambda one: one.log_evidence)
+    if best.posterior.family.level_of and not best.posterior.family.bleaching:
+        # levels that were bought in pieces may be whole
+        search.add(*_start_of(search, best, *joined_family(best)))
+        best = search.best
     return best
 
 

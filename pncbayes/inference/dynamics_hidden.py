@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pncbayes.inference.dynamics_point import DynamicsPoint, Family
 from pncbayes.inference.dynamics_search import Optimum
 
-__all__ = ["alike_pairs", "bleached_family", "hidden_family", "tied_family"]
+__all__ = ["alike_pairs", "bleached_family", "hidden_family", "joined_family", "tied_family"]
 
 Array = NDArray[np.float64]
 Made = tuple[Family, int, DynamicsPoint]
@@ -52,6 +52,21 @@ def tied_family(best: Optimum, i: int, j: int) -> Made:
     )
     family = replace(posterior.family, level_of=tuple(int(k) for k in level_of))
     return family, best.n_levels - 1, replace(point, signal_per_s=joined)
+
+
+def joined_family(best: Optimum) -> Made:
+    """Each level one state again, that is left as often as its hidden states were."""
+    posterior, point = best.posterior, best.point
+    occupied = posterior.gradient(best.vector)[2].occupied.sum(axis=1)
+    members = posterior.level_of == np.arange(best.n_levels)[:, None]
+    share = members * np.maximum(occupied, 1e-6)
+    share = share / share.sum(axis=1, keepdims=True)
+    rates = share @ point.transition_rate_per_s @ members.T
+    rates = np.maximum(rates, 1e-3)
+    np.fill_diagonal(rates, 0.0)
+    first = members.argmax(axis=1)
+    joined = replace(point.permuted(first), transition_rate_per_s=np.ascontiguousarray(rates))
+    return replace(posterior.family, level_of=()), best.n_levels, joined
 
 
 def hidden_family(best: Optimum, level: int) -> Made:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pncbayes.inference.dynamics_flickers import COARSE_POINTS
 from pncbayes.inference.dynamics_point import DynamicsData
 from pncbayes.inference.dynamics_posterior import DynamicsPosterior
 from pncbayes.inference.dynamics_search import Optimum, climb, evidence_at
@@ -19,6 +18,8 @@ Array = NDArray[np.float64]
 
 # Log odds by which another answer has to win to contradict.
 _CONTRADICTS = 3.0
+# Nats of quick figures below the best at which a rival is given up.
+_HOPELESS = 15.0
 # Ratio of exit rates that is no contradiction, and standard errors beyond it.
 _RATIO, _ERRORS = 1.35, 3.0
 # Exits per bin beyond which a width is too wide to know a rate.
@@ -136,18 +137,18 @@ def at_other_width(
         How many bins make one.
     """
     data = wider(optima[0].posterior.data, factor)
-    # all on one grid: which wins is asked, not how far it explains
     likelihood = None
     found: list[Optimum] = []
     for one in [optima[0], *rivals_of(optima, kind_of)]:
         old = one.posterior
-        points = min(old.grid.n_points, COARSE_POINTS)
         posterior = DynamicsPosterior(
-            data, old.model, old.family, old.n_levels, points, likelihood, old.priors
+            data, old.model, old.family, old.n_levels, old.grid.n_points, likelihood, old.priors
         )
         likelihood = posterior.likelihood
-        top = climb(posterior, one.vector, most_points=COARSE_POINTS, rounds=2)
-        found.append(evidence_at(top))
+        floor = max((o.quick_log_evidence for o in found), default=np.inf) - _HOPELESS
+        top = climb(posterior, one.vector, rounds=2, floor=floor if found else -np.inf)
+        if not found or top.quick_log_evidence > floor:
+            found.append(evidence_at(top))
     figures = np.array([one.log_evidence + log_prior(one) for one in found])
     best, first = found[int(np.argmax(figures))], found[0]
     log_odds = float(figures.max() - figures[0])
