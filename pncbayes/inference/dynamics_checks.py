@@ -74,10 +74,25 @@ def draw_points(optimum: Optimum, n_draws: int, rng: np.random.Generator) -> lis
     return draws
 
 
-def replicate(posterior: DynamicsPosterior, vector: Array, rng: np.random.Generator) -> Array:
+def bleached_from(posterior: DynamicsPosterior, vector: Array) -> int | None:
+    """First of the bins at the end that the level which is never left holds; None without."""
+    if not posterior.family.bleaching:
+        return None
+    last = posterior.smooth(vector)[:, -1].sum(axis=1) > 0.5
+    return int(last.size - (np.argmin(last[::-1]) if not last.all() else last.size))
+
+
+def replicate(
+    posterior: DynamicsPosterior,
+    vector: Array,
+    rng: np.random.Generator,
+    *,
+    bleached_from: int | None = None,
+) -> Array:
     """Draw counts per bin and gate: a path of levels, a path of the flicker, then the counts.
 
-    The flicker is the continuous process, not that of the grid.
+    The flicker is the continuous process, not that of the grid. When a dot bleaches is chance, and
+    says nothing of how it blinks before: where that bin is given, it is so in the replicate.
 
     Returns
     -------
@@ -90,12 +105,17 @@ def replicate(posterior: DynamicsPosterior, vector: Array, rng: np.random.Genera
     occupancy = np.ones((n_bins, 1))
     if n_states > 1:
         rates = point.transition_rate_per_s
+        if bleached_from is not None:
+            rates = rates.copy()
+            rates[:, -1] = 0.0
         start: Literal["stationary"] | int = "stationary"
         if posterior.family.bleaching or (rates.sum(axis=1) * data.duration_s < 1.0).any():
             # what is entered once and not left has no stationary state to begin in
             start = int(np.argmax(posterior.smooth(vector)[0].sum(axis=1)))
         path = simulate_jumps(rates, (n_bins + 0.5) * width_s, initial_state=start, random_seed=rng)
         occupancy = path.occupancy_per_bin(width_s)[:n_bins]
+        if bleached_from is not None:
+            occupancy[bleached_from:] = np.arange(n_states) == n_states - 1
     signal = point.signal_per_s * width_s
     noise = point.excess
     if posterior.family.flicker:
@@ -224,8 +244,10 @@ def check_dynamics(
     statistics = _Statistics(posterior.data.counts, posterior.data.width_s, levels)
     observed = statistics(posterior.data.counts)
     drawn: dict[str, list[Array]] = {name: [] for name in observed}
+    end = bleached_from(posterior, optimum.vector)
     for vector in draw_points(optimum, n_replicates, rng):
-        for name, value in statistics(replicate(posterior, vector, rng)).items():
+        counts = replicate(posterior, vector, rng, bleached_from=end)
+        for name, value in statistics(counts).items():
             drawn[name].append(value)
     stacked = {name: np.array(values) for name, values in drawn.items()}
     axes = statistics.axes()
