@@ -14,6 +14,8 @@ from pncbayes.physics.simulate import SimulatedState, simulate
 WIDTH_S = 0.01
 SWITCHING = [(0.0, 20.0), (5e3, 20.0), (5e3, 3.0), (25e3, 20.0), (25e3, 3.0), (50e3, 20.0)]
 CLOCKS = [(400.0, 2), (100.0, 1), (None, 2), (None, 1)]
+# light per s, share of afterpulses and their mean delay in ns
+LIGHTS = [(2e3, 0.2, 1000.0), (5e3, 0.05, 300.0), (20e3, 0.1, 1000.0), (20e3, 0.2, 300.0)]
 
 
 def dot(seed, rates=(20e3,), lifetimes=(20.0, 3.0), jumps_per_s=0.0, duration_s=20.0, **settings):
@@ -88,10 +90,14 @@ def test_chains_go_whole():
     assert kept.time_ticks.tolist() == [0, 9000]
 
 
-@pytest.mark.parametrize(("period_ns", "n_detectors"), CLOCKS)
 @pytest.mark.parametrize(
-    ("rate", "probability", "time_ns"),
-    [(2e3, 0.2, 1000.0), (5e3, 0.05, 300.0), (20e3, 0.1, 1000.0), (20e3, 0.2, 300.0)],
+    ("period_ns", "n_detectors", "rate", "probability", "time_ns"),
+    [
+        # each light and each clock once; all pairs of them take a minute
+        one if k == j else pytest.param(*one, marks=pytest.mark.slow)
+        for k, light in enumerate(LIGHTS)
+        for j, one in enumerate((*clock, *light) for clock in CLOCKS)
+    ],
 )
 def test_steady_light_scatters_as_without_afterpulses(
     period_ns, n_detectors, rate, probability, time_ns
