@@ -90,7 +90,12 @@ def work(task: common.Task) -> common.Row:
     corrected = correct_instrument(trace)
     rng = task.generators(1)[0]
     found = dynamics_of_trace(
-        corrected.trace, load_model("free"), MOST_STATES, rng, width_s=1e-3 * WIDTHS_MS[0]
+        corrected.trace,
+        load_model("free"),
+        MOST_STATES,
+        rng,
+        width_s=1e-3 * WIDTHS_MS[0],
+        recorded=corrected.recorded,
     )
     seconds = time.perf_counter() - started
     rates = {}

@@ -250,13 +250,14 @@ def compare_dynamics(
     -------
     Dynamics
     """
-    seen: dict[int, DynamicsChecks] = {}
+    seen: dict[int, tuple[Optimum, DynamicsChecks]] = {}
 
     def checked(one: Optimum) -> DynamicsChecks:
         key = id(one)
         if key not in seen:
-            seen[key] = check_dynamics(one, rng)
-        return seen[key]
+            # held with its mode, so that no other gets its number
+            seen[key] = (one, check_dynamics(one, rng))
+        return seen[key][1]
 
     def looks_right(one: Optimum) -> bool:
         p_values = checked(one).p_values

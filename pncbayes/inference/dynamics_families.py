@@ -95,7 +95,7 @@ def _around(search: Search, best: Optimum) -> None:
 def _more(search: Search, best: Optimum) -> None:
     """Look whether one level more than the best of a family is as good, by splitting."""
     family, n_levels = best.posterior.family, best.n_levels + 1
-    if n_levels > MOST_LEVELS and family.flicker:
+    if n_levels > min(search.most, MOST_LEVELS):
         return
     known = search.found.get((family, n_levels))
     if known is not None and known.log_likelihood >= best.log_likelihood:

@@ -32,8 +32,10 @@ OTHER_KIND = 100.0
 # Log-likelihood that a flicker has to bring for other kinds of it to be tried.
 _FLICKER_GAIN = 3.0
 MOST_LEVELS = 5
-# Points of the flicker for a glance, and for a climb that is to tell what is far behind.
-_GLANCE_POINTS, COARSE_POINTS = 9, 13
+# Points of the flicker for climbs that are to tell what is far behind: the staircase of a coarse
+# grid buys levels, so few levels, which cost little, have a fine one.
+COARSE_POINTS = 13
+_POINTS = {1: 33, 2: 21, 3: 17}
 # Nats below the best, on a coarse grid, at which as many levels, or more, are not looked at on a
 # fine one; fewer levels gain more from it, for a staircase of few points buys levels.
 _MORE_LEVELS, _FEWER_LEVELS = 12.0, 60.0
@@ -66,6 +68,10 @@ def find_flickers(search: Search, kinds: list[Family]) -> None:
     refine(search)
 
 
+def _points_for(n_levels: int) -> int:
+    return _POINTS.get(n_levels, COARSE_POINTS)
+
+
 def _bare(search: Search, n_levels: int) -> list[LevelsFound]:
     """Levels to let flicker: those found with that number, and those of more, joined."""
     own = [one for one in search.levels if one.point.n_states == n_levels]
@@ -91,7 +97,7 @@ def _look(search: Search, family: Family) -> dict[int, list[Seen]]:
     found: dict[int, list[Seen]] = {}
     for n_levels in range(1, most + 1):
         search.tell(f"{family.name}, {n_levels}")
-        posterior = search.posterior(family, n_levels, _GLANCE_POINTS)
+        posterior = search.posterior(family, n_levels, _points_for(n_levels))
         starts = []
         for bare in _bare(search, n_levels):
             sd, rate = _residual(search, bare.point)
@@ -135,7 +141,7 @@ def _rise(search: Search, family: Family, looked: dict[int, list[Seen]]) -> None
             )[:1]
         found = search.add(
             family, n_levels, [(one[2], one[1]) for one in seen], looked=True,
-            most_points=COARSE_POINTS,
+            most_points=_points_for(n_levels),
             floor=-np.inf if before is None else before.quick_log_evidence - _MORE_LEVELS,
         )  # fmt: skip
         gain = np.inf if before is None else found.log_likelihood - before.log_likelihood
@@ -159,7 +165,9 @@ def refine(search: Search) -> None:
     for key in sorted(coarse, key=lambda key: (key[1] > n_best, -key[1])):
         family, n_levels = key
         one = coarse[key]
-        fewer = n_levels < n_best
+        # a coarser grid than that of the best explains less
+        coarser = one.posterior.grid.n_points < coarse[top].posterior.grid.n_points
+        fewer = n_levels < n_best or coarser
         behind = highest - one.quick_log_evidence
         if behind > (_FEWER_LEVELS if fewer else _MORE_LEVELS):
             continue

@@ -144,7 +144,8 @@ def level_probability(found: Dynamics, numbers: list[int], plain: Array) -> Arra
         if _is_more_than_levels(one) and one.n_levels in numbers:
             share[numbers.index(one.n_levels)] += float(probability)
     other = _probability_of_more(found)
-    if other < 0.5:
+    # none where the levels it takes are more than the fit may have
+    if other < 0.5 or share.sum() < 0.5 * other:
         return None
     mixed: Array = share + (1.0 - other) * plain
     return mixed / mixed.sum()
@@ -174,7 +175,7 @@ def level_draws(
 ) -> list[Parameters] | None:
     """Draws of the levels of the most probable family, decays as in draws without flicker.
 
-    None where levels are several hidden states, or their number is another.
+    None where levels are several hidden states, one is never left, or their number is another.
 
     Parameters
     ----------
@@ -188,8 +189,12 @@ def level_draws(
         Source of randomness.
     """
     best = found.best
-    if best.posterior.family.level_of or best.n_levels != draws[0].n_states:
+    family = best.posterior.family
+    if family.level_of or family.bleaching or best.n_levels != draws[0].n_states:
         return None
+    # as much background as the comparison took off
+    taken = float(best.posterior.data.background_per_s.sum())
+    background_per_s = background_per_s * (taken / max(float(background_per_s.sum()), 1e-12))
     vectors = draw_points(best, _N_DRAWS, rng)
     picked = rng.integers(len(draws), size=len(vectors))
     made = []

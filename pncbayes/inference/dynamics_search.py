@@ -217,6 +217,8 @@ def evidence_at(optimum: Optimum) -> Optimum:
         products[row] = -(posterior.gradient(ahead)[1] - centre) * scale / _STEP
         slope = (posterior.log_prior(ahead)[1] - prior_centre) * scale / _STEP
         prior -= (slope @ direction) * direction**2
+    # along single gates none of the directions goes
+    _add_decays(posterior, vector, prior, diagonal)
     inner = products @ directions.T
     inner = 0.5 * (inner + inner.T)
     # in units of the scale: as if known, but for what was worked out
@@ -228,6 +230,17 @@ def evidence_at(optimum: Optimum) -> Optimum:
         hessian=hessian,
         prior_hessian=prior * diagonal,
     )
+
+
+def _add_decays(posterior: DynamicsPosterior, vector: Array, prior: Array, diagonal: Array) -> None:
+    """Add the curvature that the prior of the decays has along each gate, in units of the scale."""
+    data, n = posterior.data, posterior.n_levels
+    if data.n_gates == 1:
+        return
+    signal = np.exp(vector[: n * data.n_gates]).reshape(n, data.n_gates)
+    share = signal / signal.sum(axis=1, keepdims=True)
+    gates = data.concentration * share * (1.0 - share)
+    prior[: n * data.n_gates] += gates.ravel() / diagonal[: n * data.n_gates]
 
 
 def _directions(posterior: DynamicsPosterior, diagonal: Array) -> Array:

@@ -22,19 +22,29 @@ _SURE = 0.8
 _FAILED = 1.0 / 151.0
 # Exits per bin above which a level is no better than noise of single bins.
 _FASTEST = 1.0
+# Photons, and bins, below which nothing is said; bins that a level has to be seen for.
+_FEWEST_PHOTONS, _FEWEST_BINS_AT_ALL, _LEAST_VISIT = 100.0, 50, 2.0
+# Share of the time below which a level is rare.
+_OFTEN = 0.05
 # Of flicker, excess noise and hidden states: so many at once fit whatever there is.
 _TOO_MANY_PARTS = 3
 
 
 def brightness_sd(one: Optimum) -> float:
-    """Standard deviation of the log brightness that the flicker makes, of the brightest level."""
+    """Standard deviation of the log brightness that the flicker makes.
+
+    Of the level that flickers most, of those that are not rare, where each has its own; of the
+    brightest where a rate flickers.
+    """
     posterior, point = one.posterior, one.point
     if not posterior.family.flicker:
         return 0.0
     brightest = int(np.argmax(point.signal_per_s.sum(axis=1)))
+    if posterior.family.flicker == "level":
+        bins = posterior.gradient(one.vector)[2].occupied.sum(axis=1)
+        return float(np.abs(point.amplitude[bins >= _OFTEN * bins.sum()]).max())
     if posterior.family.flicker != "k_nr":
-        amplitude = point.amplitude
-        return float(abs(amplitude[brightest if amplitude.size > 1 else 0]))
+        return float(abs(point.amplitude[0]))
     factors = posterior.factors(point)
     assert factors is not None
     light = (factors.value[0] * point.signal_per_s[brightest]).sum(axis=1)
@@ -86,14 +96,31 @@ def doubts(
             + ", ".join(text.replace("_", " ") for text in failed)
         )
     allowed = min(most, MOST_LEVELS) if family.flicker else most
-    if best.n_levels >= allowed and best.n_levels > 2:
-        reasons.append(f"the most levels allowed ({allowed}) are the most probable")
+    if best.n_levels >= allowed:
+        reasons.append(f"as many levels as are allowed ({allowed}) are the most probable")
     extras = bool(family.flicker) + family.excess + bool(family.level_of)
     if extras >= _TOO_MANY_PARTS:
         reasons.append(
             f"it takes all at once ({family.name}) to describe these data: that describes, and "
             "identifies nothing"
         )
+    time_s = 1.0 / best.point.relaxation_rate_per_s
+    if family.flicker and brightness_sd(best) >= best.posterior.priors.least_log_sd:
+        width_s = best.posterior.data.width_s
+        if time_s <= _FEWEST_BINS * width_s:
+            reasons.append(
+                f"the brightness flickers within {1e3 * time_s:.2g} ms, faster than bins of "
+                f"{1e3 * width_s:g} ms tell from noise: give a smaller `width_s`"
+            )
+    data = best.posterior.data
+    bins = best.posterior.gradient(best.vector)[2].occupied.sum(axis=1)
+    seen = np.bincount(best.posterior.level_of, bins, minlength=best.n_levels)
+    if data.counts.sum() < _FEWEST_PHOTONS or data.counts.shape[0] < _FEWEST_BINS_AT_ALL:
+        reasons.append(
+            f"{data.counts.sum():.0f} photons in {data.counts.shape[0]} bins are too few to tell"
+        )
+    elif seen.min() < _LEAST_VISIT:
+        reasons.append(f"a level is seen for {1e3 * seen.min() * data.width_s:.2g} ms alone")
     exits = float(exits_per_s(best)[0].max())
     width_s = best.posterior.data.width_s
     if best.n_levels > 1 and exits * width_s > _FASTEST:
@@ -114,7 +141,7 @@ def remarks_on(best: Optimum, log_sd: float) -> list[str]:
         )
     if (
         family.flicker
-        and not is_flicker(best, log_sd)
+        and best.point.relaxation_rate_per_s * best.posterior.data.duration_s * _SLOWEST < 1.0
         and log_sd >= best.posterior.priors.least_log_sd
     ):
         remarks.append(f"a slow drift of the brightness, by {100 * log_sd:.0f} %")

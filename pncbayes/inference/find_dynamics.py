@@ -16,6 +16,7 @@ from pncbayes.inference.arguments import (
     check_exposure,
     check_flags,
     check_whole_number,
+    check_width,
     random_generator,
 )
 from pncbayes.inference.collapsed import working_posterior
@@ -30,6 +31,7 @@ from pncbayes.inference.progress import progress
 from pncbayes.inference.trace import trace_to_fit
 from pncbayes.photons.afterpulse_removal import remove_afterpulses
 from pncbayes.photons.antibunching import antibunching
+from pncbayes.photons.background import estimate_background
 from pncbayes.photons.binning import bin_photons, photons_of, rebin
 from pncbayes.photons.exposure_curve import Exposure
 from pncbayes.photons.exposure_removal import remove_exposure
@@ -46,6 +48,11 @@ _MOST_STATES = 12
 # Bins of all families together are no more than this: cost grows with them.
 _MOST_BINS = 8_000
 _WIDEST_S = 0.01
+# Share of the time below which a level says nothing of the background, and the ratio by which the
+# background has to be lowered for that to be told.
+_LEAST_SHARE, _LOWERED = 0.005, 1.5
+# Where a background is known from, that stays what it is when photons are left out.
+_KNOWN_BACKGROUND = ("given", "dark")
 # Levels more, each worse than those before, after which no more are tried.
 _WORSE_AND_WORSE = 2
 _SEED = 20_261_202
@@ -63,6 +70,8 @@ class Corrected:
         Behind it: to be kept as long as the trace is.
     exposure
         What was taken out, or None.
+    recorded
+        The photons in recorded time, without afterpulses; None for a trace without photons.
     notes
         What a reader has to know of it.
     """
@@ -70,6 +79,7 @@ class Corrected:
     trace: xr.Dataset
     photons: Photons | None
     exposure: Exposure | None
+    recorded: Photons | None
     notes: list[str]
 
 
@@ -86,45 +96,77 @@ def correct_instrument(
         True to look for lines, False for none, or one that is known.
     afterpulses
         Whether to look for afterpulses and to leave them out.
+
+    Raises
+    ------
+    ValueError
+        If an exposure is given and there are no photons to take it out of.
     """
     photons = photons_of(trace) if trace.attrs["kind"] == "photons" else None
     if photons is None:
-        return Corrected(trace, photons, None, [])
+        if isinstance(exposure, Exposure):
+            raise ValueError(
+                "an `exposure` that is given can only be taken out of photons, and this trace has "
+                "none behind it; give the photons or the file"
+            )
+        return Corrected(trace, None, None, None, [])
     notes, kept = [], photons
+    background = _background_of(trace)
     if afterpulses:
         removal = remove_afterpulses(photons)
         kept = removal.photons
         if removal.note:
             notes.append(removal.note)
-    background = float(trace.attrs.get("background_rate_per_s", 0.0))
-    background = background if np.isfinite(background) else 0.0
+            if not str(trace.attrs.get("background_method")).startswith(_KNOWN_BACKGROUND):
+                # what was left out was part of it
+                again = estimate_background(kept)
+                background = (again.rate_per_s, again.sd_per_s)
+    rate = background[0] if np.isfinite(background[0]) else 0.0
     known = exposure if isinstance(exposure, Exposure) else None
     if exposure is True:
-        known = find_exposure(kept, background_rate_per_s=background)
+        known = find_exposure(kept, background_rate_per_s=rate)
+    recorded = kept
     if known is not None:
-        removed = remove_exposure(kept, known, background_rate_per_s=background, random_seed=_SEED)
-        kept, background = removed.photons, removed.background_rate_per_s
+        removed = remove_exposure(kept, known, background_rate_per_s=rate, random_seed=_SEED)
+        kept = removed.photons
+        grown = removed.background_rate_per_s / rate if rate > 0 else 1.0
+        background = (removed.background_rate_per_s, background[1] * grown)
+        notes += [text for text in kept.warnings if text not in photons.warnings]
         lines = ", ".join(
             f"{line.frequency_hz:.4g} Hz (depth {line.depth:.2f})" for line in known.lines
         )
         if lines:
             notes.append(
-                f"the light is modulated at {lines}, bright and dim alike: most likely the "
-                "instrument. It was taken out by counting time in units of exposure"
+                f"the light is modulated at {lines}: most likely the instrument. It was taken out "
+                "by counting time in units of exposure"
             )
     if kept is photons:
-        return Corrected(trace, photons, None, [])
-    edges_ns = None
-    if trace.sizes["gate"] > 1:
-        edges_ns = np.append(trace["gate_start_ns"].values, trace["gate_stop_ns"].values[-1])
+        return Corrected(trace, photons, None, photons, [])
     corrected = bin_photons(
         kept,
         float(trace.attrs["width_s"]),
-        gates=edges_ns,
+        gates=_edges_of(trace),
         response=trace["response"].values if "response" in trace else False,
-        background_rate_per_s=background,
+        background_rate_per_s=background if np.isfinite(background).all() else None,
     )
-    return Corrected(corrected, kept, known, notes)
+    for name in ("response_source", "background_method"):
+        if name in trace.attrs:
+            corrected.attrs[name] = trace.attrs[name]
+    return Corrected(corrected, kept, known, recorded, notes)
+
+
+def _background_of(trace: xr.Dataset) -> tuple[float, float]:
+    """Rate and standard deviation, per s; NaN where not known."""
+    names = ("background_rate_per_s", "background_sd_per_s")
+    rate, sd = (float(trace.attrs.get(name, np.nan)) for name in names)
+    return rate, sd if np.isfinite(sd) else 0.0
+
+
+def _edges_of(trace: xr.Dataset) -> Array | None:
+    if "gate_start_ns" not in trace.coords:
+        return None
+    edges = np.append(trace["gate_start_ns"].values, trace["gate_stop_ns"].values[-1])
+    return edges if np.isfinite(edges).all() else None
 
 
 def _coarse_enough(trace: xr.Dataset, counts: Array, width_s: float) -> tuple[Array, float]:
@@ -181,37 +223,51 @@ def dynamics_of_trace(
     *,
     width_s: float | None = None,
     priors: DynamicsPriors | None = None,
+    recorded: Photons | None = None,
     on_step: Any = None,
 ) -> Dynamics:
-    """Compare families of dynamics on a trace; see `dynamics`."""
+    """Compare families of dynamics on a trace; see `dynamics`.
+
+    `recorded` are its photons in recorded time, for coincidences.
+    """
     if width_s is None:
         grid = choose_grid(trace, spec, rng)
         counts, width_s = _coarse_enough(trace, grid.counts, grid.width_s)
     else:
-        counts = np.asarray(rebin(trace, width_s)["counts"].values, dtype=np.float64)
+        same = np.isclose(width_s, float(trace.attrs["width_s"]), rtol=1e-9)
+        binned = trace if same else rebin(trace, width_s)
+        counts = np.asarray(binned["counts"].values, dtype=np.float64)
     first = merge_gates(counts.sum(axis=0))
     found = _find_levels(np.add.reduceat(counts, first, axis=1), width_s, spec, most, rng)
-    best = max(found, key=lambda one: one[0].log_density)[0]
+    best, point = max(found, key=lambda one: one[0].log_density)
     concentration = spec.decay_concentration.median
     if best.base is not None:
         concentration = float(np.exp(best.log_concentration))
+    # a level that is hardly seen says nothing of the background
+    share = best.parts.occupied_s / max(float(best.parts.occupied_s.sum()), 1e-12)
     data = dynamics_data(
         trace, counts, width_s,
-        darkest_per_s=min(float(point.rate_per_s.min()) for _, point in found),
+        darkest_per_s=float(point.rate_per_s[share >= min(_LEAST_SHARE, share.max())].min()),
         concentration=concentration,
     )  # fmt: skip
     levels = [_levels_of(data, mode, point) for mode, point in found]
     compared = compare_dynamics(
         data, spec, levels, rng, priors=priors, most_levels=most, on_step=on_step
     )
-    photons = photons_of(trace)
-    coincidences = None if photons is None else antibunching(photons)
-    if coincidences is None:
-        return compared
-    remarks = compared.remarks
-    if coincidences.verdict != "not decided":
-        remarks = (*remarks, coincidences.sentence)
-    return replace(compared, antibunching=coincidences, remarks=remarks)
+    remarks = list(compared.remarks)
+    measured = _background_of(trace)[0]
+    if measured > _LOWERED * max(float(data.background_per_s.sum()), 1e-12):
+        remarks.append(
+            f"the background of {measured:.3g} counts per s is more than the darkest level has: "
+            f"{data.background_per_s.sum():.3g} is taken off"
+        )
+    coincidences = None
+    if recorded is not None:
+        rate = measured if np.isfinite(measured) else None
+        coincidences = antibunching(recorded, background_rate_per_s=rate)
+    if coincidences is not None and coincidences.verdict != "not decided":
+        remarks.append(coincidences.sentence)
+    return replace(compared, antibunching=coincidences, remarks=tuple(remarks))
 
 
 def dynamics(
@@ -270,12 +326,15 @@ def dynamics(
     most = check_whole_number("max_states", max_states, 1, _MOST_STATES)
     check_exposure(exposure)
     rng = random_generator(random_seed)
-    trace, _ = trace_to_fit(data, None, response)
+    check_width(width_s)
+    trace, notes = trace_to_fit(data, None, response)
     if trace.attrs["kind"] != "photons":
         raise ValueError("`dynamics` takes photon counts; these are counts of a camera")
     with progress(40, progressbar) as step:
         step("exposure")
         corrected = correct_instrument(trace, exposure)
-        return dynamics_of_trace(
-            corrected.trace, spec, most, rng, width_s=width_s, priors=priors, on_step=step
-        )
+        found = dynamics_of_trace(
+            corrected.trace, spec, most, rng, width_s=width_s, priors=priors,
+            recorded=corrected.recorded, on_step=step,
+        )  # fmt: skip
+    return replace(found, remarks=(*found.remarks, *corrected.notes, *notes))

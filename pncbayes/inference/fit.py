@@ -181,6 +181,11 @@ def fit(
     numbers = list(range(fewest, most + 1))
     hum = corrected.notes + hum_notes(photons)
     notes += dead_time_notes(trace)
+    if dynamics and fewest > 1 and trace.attrs["kind"] == "photons":
+        notes.append(
+            f"no verdict on the dynamics: the model has {fewest} states at least, and they are "
+            "compared from one on"
+        )
     with progress(2 * len(numbers) + 5, progressbar) as step:
         step("bin width")
         grid = choose_grid(trace, spec, rng)
@@ -190,7 +195,9 @@ def fit(
         moving: Dynamics | None = None
         if dynamics and trace.attrs["kind"] == "photons" and fewest == 1:
             step("dynamics")
-            moving = dynamics_of_trace(trace, spec, most, rng.spawn(1)[0])
+            moving = dynamics_of_trace(
+                trace, spec, most, rng.spawn(1)[0], recorded=corrected.recorded
+            )
             # levels alone would buy states without end for what is none
             numbers = numbers_worth_a_scan(moving, numbers)
         evidences = scan_n_states(likelihood, grid.counts, spec, numbers, rng, on_step=step)

@@ -14,6 +14,8 @@ _MOST_LINES = 8
 # Log Bayes factor that a line has to have.
 _LEAST_LOG_BAYES_FACTOR = 5.0
 # Lines nearer than this to one that was refused are not tried again, in Hz.
+# Share of its frequency in which a slow line is looked for.
+_SEARCHED = 0.2
 _SAME_HZ = 0.3
 _SEED = 20_261_201
 
@@ -41,16 +43,19 @@ def find_exposure(photons: Photons, *, background_rate_per_s: float) -> Exposure
             rest = remove_exposure(
                 photons, known, background_rate_per_s=background_rate_per_s, random_seed=_SEED
             ).photons
+        # what only bright or only dim windows have is no exposure
         lines = [
             line.frequency_hz
             for line in spectral_lines(rest)
-            if all(abs(line.frequency_hz - other) > _SAME_HZ for other in refused)
+            if line.is_common is not False
+            and all(abs(line.frequency_hz - other) > _SAME_HZ for other in refused)
         ]
         if not lines:
             break
         found = estimate_periodic(
-            photons, lines[0], background_rate_per_s=background_rate_per_s, known=known
-        )
+            photons, lines[0], background_rate_per_s=background_rate_per_s, known=known,
+            search_hz=min(1.0, _SEARCHED * lines[0]),
+        )  # fmt: skip
         if found.log_bayes_factor < _LEAST_LOG_BAYES_FACTOR:
             refused.append(lines[0])
             continue

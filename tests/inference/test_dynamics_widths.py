@@ -112,4 +112,4 @@ def test_too_many_parts_describe_and_do_not_identify() -> None:
     assert any("identifies nothing" in text for text in doubts(every, 1.0, shares, checks, 6))
     assert doubts(mode(2), 1.0, shares, checks, 6) == []
     assert "no verdict is probable" in doubts(mode(2), 0.5, {"blinking": 0.5}, checks, 6)[0]
-    assert "most levels allowed" in doubts(mode(3), 1.0, shares, checks, 3)[0]
+    assert "as many levels as are allowed" in doubts(mode(3), 1.0, shares, checks, 3)[0]
