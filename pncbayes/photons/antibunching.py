@@ -43,7 +43,7 @@ class AntibunchingFinding:
     g2_zero, low, high
         Ratio of the first two without the third, and its interval of 90 %.
     verdict, sentence
-        ``"more than one emitter"``, ``"a single emitter"`` or ``"not decided"``; in full.
+        ``"not antibunched"``, ``"a single emitter"`` or ``"not decided"``; in full.
     """
 
     n_zero: int
@@ -118,11 +118,13 @@ def antibunching(
     most = float(beta.ppf(1.0 - tail, n_zero + 1, sides))
     expected = np.array([n_zero, sides * least / (1.0 - least), sides * most / (1.0 - most)])
     g2, low, high = np.maximum((expected - background) / (n_side - background), 0.0).tolist()
-    verdict, limit = "not decided", "one emitter or more"
+    verdict, said = "not decided", "not decided, one emitter or more"
     if low > 0.5:
-        verdict, limit = "more than one emitter", "unless biexcitons shine"
+        verdict = "not antibunched"
+        said = "not as of one emitter: there are several, or biexcitons shine"
     elif high < 0.5:
         second = 100.0 * (1.0 - high - np.sqrt(1.0 - 2.0 * high)) / max(high, 1e-9)
-        verdict, limit = "a single emitter", f"a second has at most {second:.0f} % of its light"
-    sentence = f"g2(0) = {g2:.2f} ({low:.2f} to {high:.2f}): {verdict}, {limit}"
+        verdict = "a single emitter"
+        said = f"a single emitter, a second has at most {second:.0f} % of its light"
+    sentence = f"g2(0) = {g2:.2f} ({low:.2f} to {high:.2f}): {said}"
     return AntibunchingFinding(n_zero, n_side, background, g2, low, high, verdict, sentence)
