@@ -14,6 +14,7 @@ knows the truth.
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -161,7 +162,9 @@ def report(rows: pd.DataFrame) -> list[str]:
         rates.append((cell, *every, agree(row)))
         for name in ("reasons", "remarks", "notes"):
             if row[name]:
-                said.append(f"- {cell}, {name}: {row[name]}")
+                # without the folder, which is that of one machine
+                text = re.sub(r"\S*/(?=\S+\.(ptu|pt3|stream))", "", row[name])
+                said.append(f"- {cell}, {name}: {text}")
     head = (
         "recording", "lines taken out", "verdict", "family", "levels", "flicker: log sd, per s",
         "p of checks", "s",
