@@ -215,7 +215,10 @@ def test_evidence_of_mechanisms_is_the_integral(
     assert (found[far] < expected.max() - 6.0).all()
 
 
-@pytest.mark.parametrize(("share", "trion", "seconds"), [(0.4, 0.05, 20.0), (0.6, 0.2, 10.0)])
+@pytest.mark.parametrize(
+    ("share", "trion", "seconds"),
+    [pytest.param(0.4, 0.05, 20.0, marks=pytest.mark.slow), (0.6, 0.2, 10.0)],
+)
 def test_evidence_of_charging_is_the_integral_where_photons_tell_the_trion(
     share: float, trion: float, seconds: float
 ) -> None:
@@ -287,7 +290,14 @@ NAMED = {
 }
 
 
-@pytest.mark.parametrize("name", NAMED)
+# most of a minute each: in every run an Auger dot, a band-edge trap and the demo
+SLOW_NAMES = ("hot_carrier", "mixed")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(one, marks=pytest.mark.slow) if one in SLOW_NAMES else one for one in NAMED],
+)
 def test_simulated_mechanisms_are_named(name: str) -> None:
     fit = fitted(name)
     table = fit.state_mechanisms

@@ -108,7 +108,9 @@ def comparison(kind: str) -> ModelComparison:
     return pnc.compare_models(dot_trace(kind), fixed, random_seed=2, progressbar=False)
 
 
-@pytest.mark.parametrize("kind", ["auger", "hot_carrier", "nbc"])
+@pytest.mark.parametrize(
+    "kind", ["auger", *(pytest.param(k, marks=pytest.mark.slow) for k in ("hot_carrier", "nbc"))]
+)
 def test_the_true_mechanism_wins(kind: str) -> None:
     found = comparison(kind)
     assert found.best == kind
